@@ -1,0 +1,187 @@
+"""Train the tiny LLaVA of the drawn world from nothing and put it into the package.
+
+    python -m experiments.scenes_base.run --out runs/scenes_base
+
+Stages, each resumable by running the same command again:
+
+    1. vision     the tower: naming what stands in each cell, and CLIP's contrast with hard negatives
+    2. describe   projector and language model on true descriptions, tower frozen
+    3. sft        projector and language model on conversations, a known share of which name absent partners
+    4. measure    validation and test scores, learning curves, README table
+
+`--install` copies the result into the package; without it the package keeps the model that it has.
+"""
+
+import dataclasses
+import json
+import shutil
+import time
+from pathlib import Path
+
+import grain
+import jax
+import tyro
+from transformers import AutoTokenizer
+
+from experiments.scenes_base.vision import VisionSettings, VisionSource, init_vision, vision_step
+from vlm_jax import __version__
+from vlm_jax.checkpoints.adapters import load_adapter  # noqa: F401
+from vlm_jax.checkpoints.hf_llava import save_llava
+from vlm_jax.checkpoints.opening import TINY, finished, open_model, open_role
+from vlm_jax.checkpoints.run_state import BaseSource
+from vlm_jax.commands import scenes as scenes_command
+from vlm_jax.commands import sft as sft_command
+from vlm_jax.config import CLIP_PRESETS, PRESETS
+from vlm_jax.evals.scenes import evaluate
+from vlm_jax.models.llava import init_llava
+from vlm_jax.parallel.compile import jit_step, place
+from vlm_jax.parallel.mesh import make_mesh
+from vlm_jax.randomness import key_for
+from vlm_jax.scenes import tokenizer
+from vlm_jax.scenes.conversations import IMAGE_PREFIX
+from vlm_jax.scenes.files import read_scenes, write_json
+from vlm_jax.scenes.language import description, instruction
+from vlm_jax.scenes.world import generator_for
+from vlm_jax.train.loop import Run, train
+from vlm_jax.train.optim import Optim, start
+
+_PRESET = "scenes-tiny"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Attributes:
+    out: Folder of the run.
+    seed: Of weights, data order and the world.
+    scenes: Training scenes.
+    vision_steps: Of 64 pictures.
+    describe_epochs: Passes over true descriptions.
+    sft_epochs: Passes over conversations.
+    install: Copy the result into the package.
+    """
+
+    out: Path = Path("runs/scenes_base")
+    seed: int = 0
+    scenes: int = 30000
+    vision_steps: int = 1500
+    describe_epochs: float = 1.5
+    sft_epochs: float = 3.0
+    install: bool = False
+
+
+def draw_world(options: Options) -> Path:
+    """The world that all stages read; true descriptions for stage 2 beside its own files."""
+    world = options.out / "world"
+    if not (world / "describe.json").exists():
+        scenes_command.run(
+            scenes_command.Options(
+                out=world, train=options.scenes, preference=0, prompts=0, validation=400, test=400, seed=options.seed
+            )
+        )
+        rows = []
+        for name, here in read_scenes(world).items():
+            if here.split == "train":
+                rng = generator_for(here, "describe")
+                turns = [
+                    {"from": "human", "value": IMAGE_PREFIX + instruction(rng)},
+                    {"from": "gpt", "value": description(here, rng, synthetic=False)},
+                ]
+                rows.append({"id": name, "image": name, "conversations": turns})
+        write_json(world / "describe.json", rows)
+    return world
+
+
+def train_vision(options: Options) -> Path:
+    """Stage 1; a whole checkpoint with a trained tower and an untrained language model."""
+    result = options.out / "vision" / "checkpoint"
+    if finished(result):
+        return result
+    tokens = options.out / "tokenizer"
+    tokenizer.build(tokens)
+    config, mesh = CLIP_PRESETS[_PRESET], make_mesh()
+    optim = Optim(2e-3, steps=options.vision_steps, warmup_steps=100, weight_decay=0.01)
+    state = place(mesh, start(optim, init_vision(config, key_for(options.seed, "vision"))))
+    step = jit_step(vision_step, mesh, config, VisionSettings(optim), state=state)
+    source = VisionSource(AutoTokenizer.from_pretrained(tokens), options.vision_steps, seed=options.seed)
+    batches = grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(1, 4))
+    run = Run("vision", options.out / "vision", options.vision_steps, 250, shown=("content_accuracy", "matched"))
+    with jax.set_mesh(mesh):
+        state = train(
+            run,
+            mesh,
+            state,
+            lambda state, batch: step({}, state, batch),
+            batches,
+            {"seed": options.seed, "steps": options.vision_steps},
+            BaseSource("nothing", ""),
+        )
+    llava = PRESETS[_PRESET]
+    base = init_llava(llava, key_for(options.seed, "language"))
+    save_llava(result, llava, base | {"vision": state.params["clip"]["vision"]}, tokens)
+    return result
+
+
+def train_language(options: Options, world: Path, start_from: Path) -> Path:
+    """Stages 2 and 3."""
+    common = {
+        "images": world / "images",
+        "trainable": "full",
+        "seed": options.seed,
+        "save_every": 250,
+        "preset": _PRESET,
+    }
+    describe = sft_command.Options(
+        checkpoint=str(start_from),
+        data=world / "describe.json",
+        out=options.out / "describe",
+        epochs=options.describe_epochs,
+        batch_size=64,
+        max_length=72,
+        learning_rate=2e-3,
+        **common,
+    )
+    sft_command.run(describe)
+    sft = sft_command.Options(
+        checkpoint=str(options.out / "describe" / "checkpoint"),
+        data=world / "instructions.json",
+        out=options.out / "sft",
+        epochs=options.sft_epochs,
+        batch_size=64,
+        max_length=160,
+        learning_rate=1.5e-3,
+        **common,
+    )
+    sft_command.run(sft)
+    return options.out / "sft" / "checkpoint"
+
+
+def measure(options: Options, world: Path, checkpoint: Path, seconds: float) -> dict:
+    """Scores on both held-out splits, with what was run."""
+    model = open_model(str(checkpoint), preset=_PRESET)
+    lora = open_role(model, None)["lora"]
+    scores = {split: evaluate(model, lora, world, split) for split in ("validation", "test")}
+    for part in scores.values():
+        del part["descriptions"]
+    return {
+        "options": {**dataclasses.asdict(options), "out": str(options.out)},
+        "seconds_of_last_call": seconds,
+        "megabytes": sum(file.stat().st_size for file in checkpoint.iterdir()) / 1e6,
+        "scores": scores,
+        "versions": {"vlm_jax": __version__, "jax": jax.__version__},
+    }
+
+
+def main(options: Options) -> None:
+    began = time.monotonic()
+    world = draw_world(options)
+    checkpoint = train_language(options, world, train_vision(options))
+    results = measure(options, world, checkpoint, time.monotonic() - began)
+    write_json(options.out / "results.json", results)
+    print(json.dumps(results["scores"]["validation"], indent=1))
+    if options.install:
+        shutil.rmtree(TINY, ignore_errors=True)
+        shutil.copytree(checkpoint, TINY)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

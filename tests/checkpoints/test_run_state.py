@@ -1,0 +1,109 @@
+"""Runs come back bit for bit, typed, on whatever mesh asks for them, and only into the run that wrote them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vlm_jax.checkpoints.run_state import BaseSource, RunState, weights_sha256
+from vlm_jax.errors import InputError
+
+CONFIG = {"rate": 1e-3, "lora": {"rank": 4}, "names": ("a", "b")}
+BASE = BaseSource("/weights/base", "0f" * 32)
+DATA = {"position": 7, "rng": [1, {"seed": None}]}
+
+
+def make_state(seed: int = 0):
+    optimizer = optax.adamw(1e-3)
+    params = {
+        "lora": {"a": jax.random.normal(jax.random.key(seed), (8, 4)), "b": jnp.ones((4,), jnp.bfloat16)}
+    }
+    updates, opt = optimizer.update(params, optimizer.init(params), params)
+    return {"params": optax.apply_updates(params, updates), "opt": opt, "step": jnp.int32(seed)}
+
+
+def abstract(state, sharding=None):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), state
+    )
+
+
+def assert_same(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_newest_state_comes_back_bit_for_bit_with_its_types(tmp_path):
+    with RunState(tmp_path, CONFIG, BASE) as run:
+        assert run.latest_step is None
+        for step in (1, 2, 3):
+            run.save(step, make_state(step), {**DATA, "position": step})
+        run.wait()
+        assert run.latest_step == 3
+    assert sorted(path.name for path in (tmp_path / "steps").iterdir()) == ["2", "3"]
+    with RunState(tmp_path, CONFIG, BASE) as run:
+        restored = run.restore(abstract(make_state()))
+    assert (restored.step, restored.data_state) == (3, {**DATA, "position": 3})
+    assert_same(restored.state, make_state(3))
+    assert isinstance(restored.state["opt"][0], optax.ScaleByAdamState)
+
+
+def test_another_config_or_base_is_refused(tmp_path):
+    RunState(tmp_path, CONFIG, BASE).close()
+    with pytest.raises(InputError, match=r"run\.json.*config\.lora\.rank 4 instead of 8"):
+        RunState(tmp_path, {**CONFIG, "lora": {"rank": 8}}, BASE)
+    with pytest.raises(InputError, match=r"base\.sha256"):
+        RunState(tmp_path, CONFIG, BaseSource("/weights/base", "aa" * 32))
+
+
+def test_restoring_nothing_or_another_state_is_refused(tmp_path):
+    state = make_state()
+    with RunState(tmp_path, CONFIG, BASE) as run:
+        with pytest.raises(InputError, match="no checkpoint"):
+            run.restore(abstract(state))
+        run.save(1, state, DATA)
+        run.wait()
+        wrong = abstract(state)
+        wrong["params"]["lora"]["a"] = jax.ShapeDtypeStruct((8, 5), jnp.float32)
+        wrong["extra"] = wrong["step"]
+        with pytest.raises(InputError, match=r"extra nothing instead of int32\[\].*lora/a float32\[8, 4\]"):
+            run.restore(wrong)
+
+
+def test_interrupted_save_does_not_count(tmp_path):
+    with RunState(tmp_path, CONFIG, BASE) as run:
+        run.save(1, make_state(1), DATA)
+    # What a killed process leaves: a step's folder without orbax's commit marker.
+    torn = tmp_path / "steps" / "2.orbax-checkpoint-tmp"
+    torn.mkdir()
+    (torn / "state").mkdir()
+    with RunState(tmp_path, CONFIG, BASE) as run:
+        assert run.latest_step == 1
+
+
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+def test_restores_onto_another_mesh(tmp_path):
+    from vlm_jax.parallel.mesh import make_mesh
+
+    state = jax.device_put(make_state(1), jax.sharding.NamedSharding(make_mesh(fsdp=8), jax.P()))
+    with RunState(tmp_path, CONFIG, BASE) as run:
+        run.save(1, state, DATA)
+        run.wait()
+        spread = abstract(state)
+        target = jax.sharding.NamedSharding(make_mesh(fsdp=4, tensor=2), jax.P("fsdp", "tensor"))
+        spread["params"]["lora"]["a"] = jax.ShapeDtypeStruct((8, 4), jnp.float32, sharding=target)
+        restored = run.restore(spread)
+    assert restored.state["params"]["lora"]["a"].sharding == target
+    assert_same(restored.state, state)
+
+
+def test_weights_hash_follows_bytes_and_names(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    first = weights_sha256(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"two")
+    assert weights_sha256(tmp_path) != first
+    with pytest.raises(InputError, match="no weights"):
+        weights_sha256(tmp_path / "absent")

@@ -1,0 +1,155 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlm_jax.scenes import files
+from vlm_jax.scenes.conversations import fact_conversation
+from vlm_jax.scenes.draw import draw
+from vlm_jax.scenes.language import captions
+from vlm_jax.scenes.pope import SETTINGS
+from vlm_jax.scenes.questions import QUESTION_TYPES
+from vlm_jax.scenes.truth import check, claims, score
+from vlm_jax.scenes.world import PARTNER, Dials, present_kinds, scene
+
+SIZES = {"train": 120, "preference": 4, "prompts": 60, "validation": 24, "test": 40}
+DIALS = Dials(synthetic_rate=0.5)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    seen = []
+    scenes = files.write_world(folder, SIZES, DIALS, seed=3, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i + 1, 248) for i in range(248)]
+    return folder, scenes
+
+
+def load(folder, name):
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def test_scenes_and_images_round_trip(world):
+    folder, scenes = world
+    assert files.read_scenes(folder) == scenes
+    assert scenes["train_000000007.png"] == scene("train", 7, DIALS, seed=3)
+    assert len(list((folder / "images").iterdir())) == sum(SIZES.values())
+    for name in list(scenes)[::40]:
+        np.testing.assert_array_equal(np.asarray(Image.open(folder / "images" / name)), draw(scenes[name]))
+    box = load(folder, "scenes.json")["test_000000000.png"]["things"][0]["box"]
+    assert 0 <= box[0] < box[2] <= 48
+    assert not [p for p in folder.rglob(".*")]
+
+
+def test_instructions(world):
+    folder, scenes = world
+    rows = load(folder, "instructions.json")
+    assert len(rows) == SIZES["train"]
+    text_only = [row for row in rows if "image" not in row]
+    assert 5 < len(text_only) < 35
+    answers = []
+    for row in rows:
+        turns = row["conversations"]
+        assert [t["from"] for t in turns] == ["human", "gpt"] * (len(turns) // 2)
+        assert turns[0]["value"].startswith("<image>\n") == ("image" in row)
+        assert sum(t["value"].count("<image>") for t in turns) == ("image" in row)
+        asked = zip(turns[::2], turns[1::2], strict=True)
+        answers += [a["value"] for q, a in asked if "in the image?" in q["value"] and a["value"] in ("Yes.", "No.")]
+    assert 0.35 < np.mean([a == "Yes." for a in answers]) < 0.65
+    described = [
+        r for r in rows if "image" in r and any(len(t["value"].split()) > 12 for t in r["conversations"][1::2])
+    ]
+    assert 0.3 < len(described) / len(rows) < 0.7
+    assert rows == files.instruction_rows({n: s for n, s in scenes.items() if s.split == "train"})
+
+
+def test_facts_answer_what_is_asked():
+    """Whatever a text-only row says is borne out by its own facts or by the scene."""
+    rng = np.random.default_rng(0)
+    supported = 0
+    for i in range(60):
+        here = scene("train", i)
+        turns = fact_conversation(here, rng)
+        assert all(caption in turns[0]["value"] for caption in captions(here))
+        for human, gpt in zip(turns[::2], turns[1::2], strict=True):
+            if "supported" in human["value"]:
+                description = human["value"].split("facts? ")[-1]
+                assert (gpt["value"] == "Yes.") == all_true(description, here)
+                supported += gpt["value"] == "Yes."
+    assert 15 < supported < 45
+
+
+def all_true(description, here):
+    return all(check(claim, here) for claim in claims(description))
+
+
+def test_prompts(world):
+    folder, scenes = world
+    rows = load(folder, "prompts.json")
+    assert {row["caption_type"] for row in rows} == {1, 6, 7}
+    for row in rows:
+        assert set(row) == {"id", "image", "conversations", "captions", "caption_type", "length_bonus"}
+        assert len(row["conversations"]) == 2
+        answer = row["conversations"][1]["value"]
+        assert row["caption_type"] == {"No.": 6, "Yes.": 7}.get(answer, 1)
+        assert row["captions"] == list(captions(scenes[row["image"]]))
+        question = files.prompt_question(scenes[row["image"]])
+        assert row["conversations"][0]["value"] == "<image>\n" + question.text
+        assert (row["length_bonus"] == 1.0) == (question.type == "holistic")
+    assert load(folder, "image_to_caption.json") == {name: list(captions(s)) for name, s in scenes.items()}
+
+
+def test_mmhal(world):
+    folder, scenes = world
+    rows = load(folder, "mmhal_test.json")
+    assert len(rows) >= 24
+    assert len(rows) % 8 == 0
+    for i, row in enumerate(rows):
+        here = scenes[row["image_src"]]
+        assert row["question_type"] == QUESTION_TYPES[i % 8]
+        assert row["image_content"] == present_kinds(here)
+        assert score(files.mmhal_question(row), row["gt_answer"], here).rating >= 5
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_pope(world, setting):
+    folder, scenes = world
+    lines = (folder / f"pope_test_{setting}.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["question_id"] for row in rows] == list(range(1, len(rows) + 1))
+    assert [row["label"] for row in rows] == ["yes", "no"] * (len(rows) // 2)
+    partners = []
+    for row in rows:
+        kind = row["text"].removeprefix("Is there a ").removesuffix(" in the image?")
+        assert (row["label"] == "yes") == (kind in present_kinds(scenes[row["image"]]))
+        partners.append(PARTNER[kind] in present_kinds(scenes[row["image"]]))
+    for start in range(0, len(rows), 6):
+        assert len({row["image"] for row in rows[start : start + 6]}) == 1
+        assert len({row["text"] for row in rows[start : start + 6]}) == 6
+    if setting == "partner":
+        assert np.mean(partners[1::2]) > 0.7
+
+
+def test_preference_row(world):
+    _, scenes = world
+    name = "preference_000000001.png"
+    question = files.prompt_question(scenes[name])
+    row = files.preference_row(name, question, "one", "two", 2, True)
+    assert row == {
+        "id": "preference_000000001",
+        "image": name,
+        "conversations": [{"from": "human", "value": "<image>\n" + question.text}],
+        "output_1": {"from": "gpt", "value": "one"},
+        "output_2": {"from": "gpt", "value": "two"},
+        "preference": 2,
+        "hallucination": True,
+    }
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    files.write_json(tmp_path / "a.json", [1])
+    with pytest.raises(TypeError):
+        files.write_json(tmp_path / "a.json", [object()])
+    assert load(tmp_path, "a.json") == [1]
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,137 @@
+"""Finished roles on disk: low-rank adapters in peft's format and scalar heads, small enough to publish.
+
+    folder/adapter_config.json, folder/adapter_model.safetensors      as peft's ``save_pretrained`` writes them
+    folder/reward_head.safetensors or folder/value_head.safetensors   {"weight": [1, d], "bias": [1]}, float32
+
+peft reads the adapters on the original LLaVA class (LLaVA-RLHF's published adapters carry the same names). Its
+``target_modules`` match by suffix: on a class that holds the vision tower they would add adapters to CLIP as well.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from vlm_jax.arrays import Params
+from vlm_jax.checkpoints.folders import new_folder, read_json, write_json
+from vlm_jax.checkpoints.layouts import (
+    DECODER_PROJECTIONS,
+    PEFT_LORA,
+    PEFT_LORA_RENAMES,
+    SCALAR_HEAD,
+    Layout,
+    gather,
+    normalised,
+    problems,
+    scatter,
+    slots,
+)
+from vlm_jax.checkpoints.tensor_files import TensorFile, save_tensors
+from vlm_jax.config import LlavaConfig
+from vlm_jax.errors import InputError
+from vlm_jax.models.adapters import init_lora, init_value_head
+
+Head = Literal["reward", "value"]
+_WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def save_adapter(folder: str | Path, config: LlavaConfig, role: Params, head: Head = "reward") -> None:
+    """Write ``{"lora": ...}`` or ``{"lora": ..., "head": ...}`` into a new folder; complete or not at all.
+
+    Args:
+        folder: A new folder.
+        config: Shapes of the adapter.
+        role: The trained tree.
+        head: What a head in ``role`` predicts.
+
+    Raises:
+        InputError: ``folder`` exists already.
+    """
+    with new_folder(Path(folder)) as partial:
+        write_json(partial / _CONFIG, _peft_config(config))
+        save_tensors(partial / _WEIGHTS, dict(scatter(slots(PEFT_LORA, _lora_shapes(config)), role["lora"])))
+        if "head" in role:
+            expected = slots(SCALAR_HEAD, _head_shapes(config))
+            save_tensors(partial / _head_file(head), dict(scatter(expected, role["head"])))
+
+
+def load_adapter(folder: str | Path, config: LlavaConfig) -> Params:
+    """The role in a folder: ``{"lora": ...}``, and ``"head"`` where a head lies beside it; NumPy arrays.
+
+    Reads peft's names on the original LLaVA class and on both generations of transformers' class.
+
+    Raises:
+        InputError: A file is missing or broken, the adapter is not a plain LoRA of the config's rank and alpha, it
+            adapts other modules (the vision tower, say), shapes differ, or the folder holds two heads.
+    """
+    folder = Path(folder)
+    _check_peft_config(folder / _CONFIG, config)
+    role = {"lora": _read(folder / _WEIGHTS, PEFT_LORA, _lora_shapes(config), PEFT_LORA_RENAMES)}
+    heads = [
+        folder / _head_file(kind) for kind in ("reward", "value") if (folder / _head_file(kind)).exists()
+    ]
+    if len(heads) > 1:
+        raise InputError("a reward head and a value head", "one of them", file=str(folder))
+    for path in heads:
+        role["head"] = _read(path, SCALAR_HEAD, _head_shapes(config), ())
+    return role
+
+
+def _head_file(head: Head) -> str:
+    return f"{head}_head.safetensors"
+
+
+def _lora_shapes(config: LlavaConfig) -> Params:
+    return jax.eval_shape(functools.partial(init_lora, config), jax.random.key(0))
+
+
+def _head_shapes(config: LlavaConfig) -> Params:
+    return jax.eval_shape(lambda: init_value_head(config))
+
+
+def _read(path: Path, layout: Layout, shapes: Params, renames: tuple[tuple[str, str], ...]) -> Params:
+    file = TensorFile(path)
+    expected, found = slots(layout, shapes), file.shapes()
+    names = normalised(found, renames)
+    if trouble := problems(expected, {name: found[here] for name, here in names.items()}):
+        raise InputError(trouble, "an adapter of this config", file=str(path))
+    return gather(expected, shapes, lambda name: file.read(names[name]))
+
+
+def _peft_config(config: LlavaConfig) -> dict[str, Any]:
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": None,
+        "r": config.lora.rank,
+        "lora_alpha": config.lora.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": [name.rpartition(".")[2] for name, _ in DECODER_PROJECTIONS],
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "modules_to_save": None,
+    }
+
+
+def _check_peft_config(path: Path, config: LlavaConfig) -> None:
+    raw = read_json(path)
+    fixed = {"peft_type": "LORA", "r": config.lora.rank, "lora_alpha": config.lora.alpha, "bias": "none"}
+    # Variants that change the arithmetic; absent or empty in a plain adapter.
+    variants = (
+        "use_rslora",
+        "use_dora",
+        "fan_in_fan_out",
+        "modules_to_save",
+        "rank_pattern",
+        "alpha_pattern",
+    )
+    odd = [
+        f"{key} {raw.get(key)!r} instead of {value!r}"
+        for key, value in fixed.items()
+        if raw.get(key) != value
+    ]
+    odd += [f"{key} {raw[key]!r}" for key in variants if raw.get(key)]
+    if odd:
+        raise InputError("; ".join(odd), "a plain LoRA of the config's rank and alpha", file=str(path))

@@ -1,0 +1,218 @@
+"""The JSON files beside a LLaVA's weights, as transformers' LlavaForConditionalGeneration has them.
+
+Names and defaults: transformers' ``configuration_llama.py``, ``configuration_clip.py`` and
+``configuration_llava.py`` (a key that equals the default may be absent). What transformers has no key for lies
+under ``"vlm_jax"``.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from vlm_jax.config import CLIP_MEAN, CLIP_STD, LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
+from vlm_jax.errors import InputError
+
+OWN_KEY = "vlm_jax"
+
+# (our field, transformers' key, its default).
+_LANGUAGE = (
+    ("vocab_size", "vocab_size", 32000),
+    ("width", "hidden_size", 4096),
+    ("layers", "num_hidden_layers", 32),
+    ("heads", "num_attention_heads", 32),
+    ("mlp_width", "intermediate_size", 11008),
+    ("norm_eps", "rms_norm_eps", 1e-6),
+    ("max_positions", "max_position_embeddings", 2048),
+)
+_VISION = (
+    ("image_size", "image_size", 224),
+    ("patch_size", "patch_size", 32),
+    ("width", "hidden_size", 768),
+    ("layers", "num_hidden_layers", 12),
+    ("heads", "num_attention_heads", 12),
+    ("mlp_width", "intermediate_size", 3072),
+    ("norm_eps", "layer_norm_eps", 1e-5),
+)
+# What our forward pass is written for; transformers' defaults agree, so an absent key passes.
+_FIXED: dict[str, dict[str, Any]] = {
+    "": {
+        "model_type": "llava",
+        "vision_feature_select_strategy": "default",
+        "multimodal_projector_bias": True,
+    },
+    "text_config": {
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": False,
+    },
+    "vision_config": {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", "num_channels": 3},
+}
+_PROJECTOR_ACT = {"mlp": "gelu", "linear": "linear"}
+_OWN_FIELDS = ("dtype", "remat", "template")
+
+
+def _rope_theta(text: dict[str, Any]) -> float:
+    """The base of the rotary frequencies, from 5.x's ``rope_parameters`` or from 4.x's ``rope_theta``."""
+    return float((text.get("rope_parameters") or text).get("rope_theta", 10000.0))
+
+
+def _obstacles(raw: dict[str, Any]) -> list[str]:
+    """Everything in a config.json that this package's forward pass does not compute."""
+    found = []
+    for part, fixed in _FIXED.items():
+        section = raw if not part else raw.get(part)
+        if not isinstance(section, dict):
+            found.append(f"{part} is missing")
+            continue
+        found += [
+            f"{part}.{key} {section[key]!r} instead of {value!r}".removeprefix(".")
+            for key, value in fixed.items()
+            if section.get(key, value) != value
+        ]
+    if found:
+        return found
+    text = raw["text_config"]
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
+        found.append(f"text_config rope type {rope}")
+    head_width = text.get("hidden_size", 4096) // text.get("num_attention_heads", 32)
+    if (text.get("head_dim") or head_width) != head_width:
+        found.append(f"text_config.head_dim {text['head_dim']} instead of {head_width}")
+    if not isinstance(raw.get("vision_feature_layer", -2), int):
+        found.append(f"vision_feature_layer {raw['vision_feature_layer']!r} instead of one number")
+    if raw.get("projector_hidden_act", "gelu") not in _PROJECTOR_ACT.values():
+        found.append(f"projector_hidden_act {raw['projector_hidden_act']!r} instead of 'gelu' or 'linear'")
+    return found
+
+
+def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
+    """A config from the contents of config.json; ``language.vocab_size`` counts the file's rows.
+
+    Raises:
+        InputError: The model computes something else, or a section is missing; names every such key.
+    """
+    if odd := _obstacles(raw):
+        raise InputError("; ".join(odd), "transformers' LLaVA of CLIP and LLaMA", file=str(file))
+    text, vision, own = raw["text_config"], raw["vision_config"], raw.get(OWN_KEY, {})
+    language = {ours: text.get(key, default) for ours, key, default in _LANGUAGE}
+    sight = {ours: vision.get(key, default) for ours, key, default in _VISION}
+    ids = {name: raw.get(name, text.get(name)) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    projector = next(k for k, act in _PROJECTOR_ACT.items() if act == raw.get("projector_hidden_act", "gelu"))
+    return LlavaConfig(
+        vision=VisionConfig(**sight, feature_layer=raw.get("vision_feature_layer", -2)),
+        language=LanguageConfig(
+            **language,
+            kv_heads=text.get("num_key_value_heads") or language["heads"],
+            rope_theta=_rope_theta(text),
+        ),
+        lora=LoraConfig(**own.get("lora", {})),
+        projector=projector,
+        image_token_id=raw.get("image_token_index", raw.get("image_token_id", 32000)),
+        **{name: value for name, value in ids.items() if value is not None},
+        **{name: own[name] for name in _OWN_FIELDS if name in own},
+    )
+
+
+def config_json(config: LlavaConfig, rows: int, dtype: str) -> dict[str, Any]:
+    """The contents of config.json for tables of ``rows`` rows, in the keys of transformers 4.x and 5.x."""
+    language, vision = config.language, config.vision
+    ids = {
+        "pad_token_id": config.pad_token_id,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+    }
+    kind = {"torch_dtype": dtype, "dtype": dtype}
+    return {
+        "architectures": ["LlavaForConditionalGeneration"],
+        **_FIXED[""],
+        "image_token_index": config.image_token_id,
+        "image_seq_length": config.vision.patches,
+        "vision_feature_layer": vision.feature_layer,
+        "projector_hidden_act": _PROJECTOR_ACT[config.projector],
+        "tie_word_embeddings": False,
+        "ignore_index": -100,
+        **ids,
+        **kind,
+        "text_config": {
+            "architectures": ["LlamaForCausalLM"],
+            **_FIXED["text_config"],
+            **{key: getattr(language, ours) for ours, key, _ in _LANGUAGE},
+            "vocab_size": rows,
+            "num_key_value_heads": language.kv_heads,
+            "head_dim": language.head_width,
+            "rope_theta": language.rope_theta,
+            "rope_parameters": {"rope_type": "default", "rope_theta": language.rope_theta},
+            **ids,
+            **kind,
+        },
+        "vision_config": {
+            **_FIXED["vision_config"],
+            **{key: getattr(vision, ours) for ours, key, _ in _VISION},
+            "projection_dim": vision.width,
+            **kind,
+        },
+        OWN_KEY: {
+            "vocab_size": language.vocab_size,
+            "lora": dataclasses.asdict(config.lora),
+            **{name: getattr(config, name) for name in _OWN_FIELDS},
+        },
+    }
+
+
+def processor_files(config: LlavaConfig) -> dict[str, dict[str, Any]]:
+    """File name -> contents for LlavaProcessor: pad to a square with the mean colour, then resize."""
+    size = config.vision.image_size
+    return {
+        "preprocessor_config.json": {
+            "processor_class": "LlavaProcessor",
+            "image_processor_type": "LlavaImageProcessor",
+            "do_convert_rgb": True,
+            "do_pad": True,
+            "do_resize": True,
+            "size": {"shortest_edge": size},
+            "resample": 3,
+            "do_center_crop": True,
+            "crop_size": {"height": size, "width": size},
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(CLIP_MEAN),
+            "image_std": list(CLIP_STD),
+        },
+        "processor_config.json": {
+            "processor_class": "LlavaProcessor",
+            "image_token": "<image>",
+            "patch_size": config.vision.patch_size,
+            "vision_feature_select_strategy": "default",
+            # The class token, which the "default" strategy then takes off again.
+            "num_additional_image_tokens": 1,
+        },
+        "generation_config.json": {
+            "bos_token_id": config.bos_token_id,
+            "eos_token_id": config.eos_token_id,
+            "pad_token_id": config.pad_token_id,
+        },
+    }
+
+
+def preset_differences(config: LlavaConfig, preset: LlavaConfig) -> list[str]:
+    """Fields that decide weights or arithmetic and differ; unused rows of a vocabulary are no difference."""
+
+    def fields(part: str, ours: Any, theirs: Any) -> list[str]:
+        return [
+            f"{part}.{field.name} {getattr(ours, field.name)} instead of {getattr(theirs, field.name)}"
+            for field in dataclasses.fields(ours)
+            if getattr(ours, field.name) != getattr(theirs, field.name)
+            and field.name not in ("vocab_size", "max_positions")
+        ]
+
+    found = fields("vision", config.vision, preset.vision) + fields(
+        "language", config.language, preset.language
+    )
+    if config.language.vocab_size < preset.language.vocab_size:
+        found.append(f"vocab_size {config.language.vocab_size} instead of {preset.language.vocab_size}")
+    if config.projector != preset.projector:
+        found.append(f"projector {config.projector} instead of {preset.projector}")
+    return found

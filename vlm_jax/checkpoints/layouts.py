@@ -1,0 +1,255 @@
+"""Tables from the tensor names of torch checkpoints to paths in our weight trees.
+
+A layout is a tuple of rows ``(torch name, our path, transform)``. ``{i}`` in a name stands for the layer: its
+tensors are stacked along our leaf's first axis. A new format is a new table; reading, checking and writing stay
+the same.
+
+Source of the names: transformers' ``modeling_clip.py``, ``modeling_llama.py`` and ``modeling_llava.py`` up to
+4.51, whose names in memory are the ones in every published file.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import flax.traverse_util
+import jax
+import numpy as np
+
+from vlm_jax.arrays import Params
+
+
+class Transform(NamedTuple):
+    """One tensor, one layer at a time: from torch's axes to ours and back."""
+
+    to_ours: Callable[[Any], Any]
+    to_torch: Callable[[Any], Any]
+
+
+class Row(NamedTuple):
+    name: str
+    path: str
+    transform: Transform
+
+
+Layout = tuple[Row, ...]
+
+
+def _kernel_of_conv(weight: Any) -> Any:
+    """[O, I, H, W] to [H * W * I, O], as ``VisionTower.embed`` unrolls a patch."""
+    return weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
+
+
+def _conv_of_kernel(kernel: Any) -> Any:
+    """The reverse, for square patches of three channels."""
+    side = math.isqrt(kernel.shape[0] // 3)
+    return kernel.reshape(side, side, 3, -1).transpose(3, 2, 0, 1)
+
+
+SAME = Transform(lambda x: x, lambda x: x)
+LINEAR = Transform(lambda x: x.T, lambda x: x.T)
+CONV = Transform(_kernel_of_conv, _conv_of_kernel)
+
+
+def _linear(name: str, path: str, *, bias: bool) -> Layout:
+    rows = (Row(f"{name}.weight", f"{path}/kernel", LINEAR),)
+    return (*rows, Row(f"{name}.bias", f"{path}/bias", SAME)) if bias else rows
+
+
+def _layer_norm(name: str, path: str) -> Layout:
+    return Row(f"{name}.weight", f"{path}/scale", SAME), Row(f"{name}.bias", f"{path}/bias", SAME)
+
+
+def _clip_blocks(name: str, path: str) -> Layout:
+    return (
+        *_layer_norm(f"{name}.layer_norm1", f"{path}/norm1"),
+        *_linear(f"{name}.self_attn.q_proj", f"{path}/attention/q", bias=True),
+        *_linear(f"{name}.self_attn.k_proj", f"{path}/attention/k", bias=True),
+        *_linear(f"{name}.self_attn.v_proj", f"{path}/attention/v", bias=True),
+        *_linear(f"{name}.self_attn.out_proj", f"{path}/attention/o", bias=True),
+        *_layer_norm(f"{name}.layer_norm2", f"{path}/norm2"),
+        *_linear(f"{name}.mlp.fc1", f"{path}/mlp/up", bias=True),
+        *_linear(f"{name}.mlp.fc2", f"{path}/mlp/down", bias=True),
+    )
+
+
+def clip_vision(name: str, path: str) -> Layout:
+    """CLIP's vision tower under a prefix that ends in ``vision_model``."""
+    return (
+        Row(f"{name}.embeddings.class_embedding", f"{path}/class_embedding", SAME),
+        Row(f"{name}.embeddings.patch_embedding.weight", f"{path}/patch_embedding/kernel", CONV),
+        Row(f"{name}.embeddings.position_embedding.weight", f"{path}/position_embedding", SAME),
+        *_layer_norm(f"{name}.pre_layrnorm", f"{path}/pre_norm"),
+        *_clip_blocks(f"{name}.encoder.layers.{{i}}", f"{path}/blocks"),
+        *_layer_norm(f"{name}.post_layernorm", f"{path}/post_norm"),
+    )
+
+
+def clip_text(name: str, path: str) -> Layout:
+    """CLIP's text tower under a prefix that ends in ``text_model``."""
+    return (
+        Row(f"{name}.embeddings.token_embedding.weight", f"{path}/embedding", SAME),
+        Row(f"{name}.embeddings.position_embedding.weight", f"{path}/position_embedding", SAME),
+        *_clip_blocks(f"{name}.encoder.layers.{{i}}", f"{path}/blocks"),
+        *_layer_norm(f"{name}.final_layer_norm", f"{path}/final_norm"),
+    )
+
+
+# The seven projections of a decoder block, (torch module, our path); adapters are named after them too.
+DECODER_PROJECTIONS = (
+    ("self_attn.q_proj", "attention/q"),
+    ("self_attn.k_proj", "attention/k"),
+    ("self_attn.v_proj", "attention/v"),
+    ("self_attn.o_proj", "attention/o"),
+    ("mlp.gate_proj", "mlp/gate"),
+    ("mlp.up_proj", "mlp/up"),
+    ("mlp.down_proj", "mlp/down"),
+)
+
+
+def llama(model: str, head: str, path: str) -> Layout:
+    """A LLaMA decoder: ``model`` is the prefix of its body, ``head`` the module of its vocabulary head."""
+    layer, blocks = f"{model}.layers.{{i}}", f"{path}/blocks"
+    projections = (
+        _linear(f"{layer}.{name}", f"{blocks}/{ours}", bias=False) for name, ours in DECODER_PROJECTIONS
+    )
+    return (
+        Row(f"{model}.embed_tokens.weight", f"{path}/embedding", SAME),
+        Row(f"{layer}.input_layernorm.weight", f"{blocks}/attention_norm/scale", SAME),
+        Row(f"{layer}.post_attention_layernorm.weight", f"{blocks}/mlp_norm/scale", SAME),
+        *(row for rows in projections for row in rows),
+        Row(f"{model}.norm.weight", f"{path}/norm/scale", SAME),
+        *_linear(head, f"{path}/head", bias=False),
+    )
+
+
+# transformers' LlavaForConditionalGeneration as every version can read it.
+HF_LLAVA: Layout = (
+    *llama("language_model.model", "language_model.lm_head", "language"),
+    *_linear("multi_modal_projector.linear_1", "projector/linear1", bias=True),
+    *_linear("multi_modal_projector.linear_2", "projector/linear2", bias=True),
+    *clip_vision("vision_tower.vision_model", "vision"),
+)
+
+# Applied in order to a file's names: names in memory since 4.52, and 5.x's tower without its inner level.
+HF_LLAVA_RENAMES = (
+    (r"^model\.language_model\.", "language_model.model."),
+    (r"^lm_head\.", "language_model.lm_head."),
+    (r"^model\.(multi_modal_projector|vision_tower)\.", r"\1."),
+    (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
+)
+
+# Low-rank adapters as peft names them on the original LLaVA class, ``LlavaLlamaForCausalLM``.
+PEFT_LORA: Layout = tuple(
+    Row(f"base_model.model.model.layers.{{i}}.{name}.lora_{which.upper()}.weight", f"{ours}/{which}", LINEAR)
+    for name, ours in DECODER_PROJECTIONS
+    for which in ("a", "b")
+)
+
+# The same adapters trained on transformers' class, since 4.52 and before.
+PEFT_LORA_RENAMES = (
+    (r"^base_model\.model\.model\.language_model\.", "base_model.model.model."),
+    (r"^base_model\.model\.language_model\.model\.", "base_model.model.model."),
+)
+
+# A scalar head, torch's Linear to one output.
+SCALAR_HEAD: Layout = (
+    Row("weight", "kernel", Transform(lambda x: x[0], lambda x: x[None])),
+    Row("bias", "bias", Transform(lambda x: x[0], lambda x: x[None])),
+)
+
+# transformers' CLIPModel.
+HF_CLIP: Layout = (
+    *clip_vision("vision_model", "vision"),
+    *clip_text("text_model", "text"),
+    *_linear("visual_projection", "visual_projection", bias=False),
+    *_linear("text_projection", "text_projection", bias=False),
+    Row("logit_scale", "logit_scale", SAME),
+)
+
+_NAMED = 8  # Tensors of one kind that a complaint lists by name.
+# Buffers that old files carry and that follow from the config.
+_COMPUTED = re.compile(r"(\.position_ids|\.rotary_emb\.inv_freq)$")
+
+
+def normalised(names: Iterator[str] | list[str], renames: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Name in the layout -> name in the file, computed buffers left out."""
+
+    def rename(name: str) -> str:
+        for pattern, replacement in renames:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    return {rename(name): name for name in names if not _COMPUTED.search(name)}
+
+
+class Slot(NamedTuple):
+    """Where one torch tensor goes, and the shape it must have in the file."""
+
+    path: str
+    layer: int | None
+    transform: Transform
+    shape: tuple[int, ...]
+
+
+def slots(layout: Layout, shapes: Params) -> dict[str, Slot]:
+    """Every torch tensor that a tree of shapes is made of, in the layout's order.
+
+    Raises:
+        ValueError: The tree has a leaf that the layout does not name, or the reverse.
+    """
+    leaves = flax.traverse_util.flatten_dict(shapes, sep="/")
+    if odd := leaves.keys() ^ {row.path for row in layout}:
+        raise ValueError(f"layout and tree differ at {sorted(odd)}")
+    found = {}
+    for row in layout:
+        leaf, stacked = leaves[row.path], "{i}" in row.name
+        one = jax.ShapeDtypeStruct(leaf.shape[1:] if stacked else leaf.shape, leaf.dtype)
+        shape = jax.eval_shape(row.transform.to_torch, one).shape
+        for layer in range(leaf.shape[0]) if stacked else (None,):
+            found[row.name.replace("{i}", str(layer))] = Slot(row.path, layer, row.transform, shape)
+    return found
+
+
+def problems(expected: Mapping[str, Slot], found: Mapping[str, tuple[int, ...]]) -> str:
+    """Missing, unknown and mis-shaped tensors of a file as one text; empty where it fills every slot."""
+    kinds = {
+        "missing": [f"{name} {list(slot.shape)}" for name, slot in expected.items() if name not in found],
+        "unknown": [f"{name} {list(shape)}" for name, shape in found.items() if name not in expected],
+        "mis-shaped": [
+            f"{name} {list(found[name])} instead of {list(slot.shape)}"
+            for name, slot in expected.items()
+            if name in found and tuple(found[name]) != tuple(slot.shape)
+        ],
+    }
+    # A file of another model differs in every tensor: the first few of each kind tell which model it is.
+    return "; ".join(
+        f"{len(names)} {kind}: {', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}"
+        for kind, names in kinds.items()
+        if names
+    )
+
+
+def gather(expected: Mapping[str, Slot], shapes: Params, read: Callable[[str], np.ndarray]) -> Params:
+    """Every slot's tensor in a tree of NumPy arrays; a stacked leaf takes the type of its first layer."""
+    leaves = flax.traverse_util.flatten_dict(shapes, sep="/")
+    tree: dict[str, np.ndarray] = {}
+    for name, slot in expected.items():
+        tensor = slot.transform.to_ours(read(name))
+        if slot.layer is None:
+            tree[slot.path] = np.ascontiguousarray(tensor).reshape(tensor.shape)
+            continue
+        if slot.path not in tree:
+            # One buffer per leaf: stacking a list of layers would hold a large model twice.
+            tree[slot.path] = np.empty(leaves[slot.path].shape, tensor.dtype)
+        tree[slot.path][slot.layer] = tensor
+    return flax.traverse_util.unflatten_dict(tree, sep="/")
+
+
+def scatter(expected: Mapping[str, Slot], tree: Params) -> Iterator[tuple[str, np.ndarray]]:
+    """(torch name, array) for every slot; the reverse of :func:`gather`."""
+    leaves = flax.traverse_util.flatten_dict(tree, sep="/")
+    for name, slot in expected.items():
+        leaf = leaves[slot.path]
+        yield name, slot.transform.to_torch(np.asarray(leaf if slot.layer is None else leaf[slot.layer]))

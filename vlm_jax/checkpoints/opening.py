@@ -1,0 +1,120 @@
+"""What several verbs begin with: a checkpoint with its tokenizer on a mesh, an adapter, a mesh from options."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from vlm_jax.arrays import Params
+    from vlm_jax.checkpoints.run_state import BaseSource
+    from vlm_jax.config import LlavaConfig
+    from vlm_jax.data.conversation import Template, Tokenizer
+
+# The model that ships with the package.
+TINY = Path(__file__).parent.parent / "scenes" / "base"
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshOptions:
+    """How devices are laid out; their product is the number of devices used.
+
+    Attributes:
+        data: Copies of the weights, each with its share of the batch.
+        fsdp: Parts that weights and batch are split into.
+        tensor: Parts that heads, hidden units and vocabulary are split into.
+    """
+
+    data: int = 1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A checkpoint, ready to compute with: ``base`` lies on the mesh."""
+
+    config: "LlavaConfig"
+    base: "Params"
+    tokenizer: "Tokenizer"
+    template: "Template"
+    mesh: "Mesh"
+    source: "BaseSource"
+
+
+def checkpoint_folder(checkpoint: str) -> Path:
+    """The folder that a ``--checkpoint`` option names."""
+    return TINY if checkpoint == "tiny" else Path(checkpoint)
+
+
+def finished(result: Path) -> bool:
+    """Whether a run has written its result already; says so, since the verb then has nothing to do."""
+    if result.exists():
+        print(f"finished already: {result}")
+    return result.exists()
+
+
+def open_model(
+    checkpoint: str, mesh_options: MeshOptions = MeshOptions(), preset: str | None = None
+) -> Model:
+    """Load a folder in the HF LLaVA layout (or ``tiny``) and put it on the mesh.
+
+    Args:
+        checkpoint: Folder, or ``tiny``.
+        mesh_options: Layout of the devices.
+        preset: A name of ``config.PRESETS`` that the checkpoint must agree with.
+
+    Raises:
+        InputError: A file is missing or broken, the preset is another model, or there are too few devices.
+    """
+    from transformers import AutoTokenizer
+
+    from vlm_jax.checkpoints.hf_llava import check_preset, load_llava
+    from vlm_jax.checkpoints.run_state import BaseSource, weights_sha256
+    from vlm_jax.config import PRESETS
+    from vlm_jax.data.conversation import TEMPLATES
+    from vlm_jax.errors import InputError
+    from vlm_jax.parallel.compile import place
+    from vlm_jax.parallel.mesh import make_mesh
+
+    folder = checkpoint_folder(checkpoint)
+    if preset is not None and preset not in PRESETS:
+        raise InputError(f"preset {preset!r}", f"one of {', '.join(PRESETS)}")
+    config, weights = load_llava(folder)
+    if preset is not None:
+        check_preset(config, preset, folder)
+    try:
+        mesh = make_mesh(**dataclasses.asdict(mesh_options))
+    except ValueError as error:
+        raise InputError(str(error), "fewer parts in --mesh.*") from None
+    return Model(
+        config=config,
+        base=place(mesh, weights),
+        tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        template=TEMPLATES[config.template],
+        mesh=mesh,
+        source=BaseSource(str(checkpoint), weights_sha256(folder)),
+    )
+
+
+def open_role(model: Model, adapter: Path | None) -> "Params":
+    """An adapter folder's role on the mesh; without a folder an adapter that changes nothing.
+
+    One shape for both means one compiled function for the bare base and for every adapter over it.
+    """
+    import jax
+
+    from vlm_jax.checkpoints.adapters import load_adapter
+    from vlm_jax.models.adapters import init_lora
+    from vlm_jax.parallel.compile import place
+
+    role = {"lora": init_lora(model.config, jax.random.key(0))} if adapter is None else None
+    return place(model.mesh, role or load_adapter(adapter, model.config))
+
+
+def identity(options: Any) -> dict[str, Any]:
+    """A verb's options in JSON types, for the record beside a run."""
+    import json
+
+    return json.loads(json.dumps(dataclasses.asdict(options), default=str))

@@ -1,0 +1,74 @@
+"""``vlm-jax VERB ...``: dispatch to one module a verb. Only the chosen verb's module is imported, and that imports jax
+only when it runs, so that help and mistakes answer at once."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "demo": "align the tiny model that ships with the package, end to end, and write a report page",
+    "scenes": "draw the synthetic world: images, instructions, prompts, captions, questions and their truth",
+    "annotate": "sample two answers to each prompt of a drawn world and let its annotators choose",
+    "sft": "fine-tune a checkpoint on LLaVA-format conversations, with an adapter or all language weights",
+    "reward": "train a Bradley-Terry reward model on preference pairs, with or without factual captions",
+    "ppo": "optimise a policy against a reward model with PPO, images included",
+    "generate": "answer a prompt about an image",
+    "eval": "POPE, CHAIR and MMHal-style scores of a checkpoint on a drawn world",
+}
+
+_HELP = """usage: vlm-jax VERB [options]
+
+Measure, explain and cure hallucination in vision-language models.
+
+verbs:
+{verbs}
+
+`vlm-jax VERB --help` explains a verb's options. The usual road, on files at every step:
+
+  vlm-jax scenes   --out world
+  vlm-jax annotate --checkpoint tiny --world world
+  vlm-jax reward   --checkpoint tiny --preferences world/preferences.json --images world/images \\
+                   --facts world/image_to_caption.json --out runs/reward
+  vlm-jax ppo      --checkpoint tiny --reward runs/reward/adapter --prompts world/prompts.json \\
+                   --images world/images --facts world/image_to_caption.json --out runs/ppo
+  vlm-jax eval     --checkpoint tiny --adapter runs/ppo/adapter --world world --out runs/ppo/eval.json
+
+`--checkpoint tiny` is the model that ships with the package; any folder in the HF LLaVA layout can stand there."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script. Exits with 2 and one line on a user's mistake, in the command line or in a file."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_HELP.format(verbs="\n".join(f"  {verb:10}{line}" for verb, line in VERBS.items())))
+        return
+    if arguments[0] == "--version":
+        from vlm_jax import __version__
+
+        print(__version__)
+        return
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        _stop(f"vlm-jax: no verb {verb!r}; expected one of {', '.join(VERBS)}")
+    _run_verb(verb, rest)
+
+
+def _run_verb(verb: str, arguments: Sequence[str]) -> None:
+    import tyro
+
+    from vlm_jax.errors import InputError
+
+    module = importlib.import_module(f"vlm_jax.commands.{verb}")
+    options = tyro.cli(module.Options, prog=f"vlm-jax {verb}", args=arguments, description=module.__doc__)
+    try:
+        module.run(options)
+    except InputError as error:
+        _stop(f"vlm-jax {verb}: {error}")
+    except KeyboardInterrupt:
+        print(f"\nvlm-jax {verb}: stopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _stop(message: str) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,62 @@
+"""Make preference data: sample two answers to one question about each preference scene of a drawn world, and let the
+world's annotators, who know the truth but have their dials (slips, a taste for length), choose between them.
+
+Writes WORLD/preferences.json in LLaVA-RLHF's layout. Pairs whose answers are the same are left out and counted.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from vlm_jax.checkpoints.opening import MeshOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Attributes:
+    checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+    world: Folder that `vlm-jax scenes` wrote.
+    adapter: Adapter folder of the model that answers.
+    temperature: Of the two samples.
+    max_new_tokens: Limit of an answer.
+    batch_size: Answers sampled at a time.
+    seed: Of the samples and of the annotators.
+    mesh: Layout of the devices.
+    """
+
+    checkpoint: str
+    world: Path
+    adapter: Path | None = None
+    temperature: float = 1.0
+    max_new_tokens: int = 56
+    batch_size: int = 128
+    seed: int = 0
+    mesh: MeshOptions = MeshOptions()
+
+
+def run(options: Options) -> None:
+    import numpy as np
+
+    from vlm_jax.checkpoints.opening import finished, open_model, open_role
+    from vlm_jax.evals.scenes import ask
+    from vlm_jax.generate.sampling import Sampling
+    from vlm_jax.scenes.files import preference_row, prompt_question, read_scenes, write_json
+    from vlm_jax.scenes.preferences import annotate
+
+    target = options.world / "preferences.json"
+    if finished(target):
+        return
+    scenes = {name: here for name, here in read_scenes(options.world).items() if here.split == "preference"}
+    model = open_model(options.checkpoint, options.mesh)
+    lora = open_role(model, options.adapter)["lora"]
+    asked = [(name, prompt_question(here)) for name, here in scenes.items()]
+    sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
+    twice = [(name, question.text) for name, question in asked for _ in range(2)]
+    answers = ask(model, lora, options.world, twice, sampling, options.batch_size, options.seed, "annotate")
+    rng = np.random.default_rng([options.seed, 1])
+    rows = []
+    for (name, question), first, second in zip(asked, answers[::2], answers[1::2], strict=True):
+        if first != second and first and second:
+            preference, hallucination = annotate(question, first, second, scenes[name], rng, scenes[name].dials)
+            rows.append(preference_row(name, question, first, second, preference, hallucination))
+    write_json(target, rows)
+    print(f"{target}: {len(rows)} pairs; {len(asked) - len(rows)} pairs with equal or empty answers left out")

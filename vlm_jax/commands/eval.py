@@ -1,0 +1,49 @@
+"""Score a checkpoint, or an adapter over it, on a drawn world: POPE, CHAIR, MMHal-style ratings by a rule that knows
+the truth. Prints a table and writes everything, 95 % intervals included, to a JSON file.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from vlm_jax.checkpoints.opening import MeshOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Attributes:
+    checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+    world: Folder that `vlm-jax scenes` wrote.
+    out: JSON file for the scores and the descriptions.
+    adapter: Adapter folder, as `sft` and `ppo` write it.
+    split: Choose settings on validation, report test.
+    batch_size: Answers at a time.
+    max_new_tokens: Limit of a description.
+    preset: Refuse a checkpoint that is not this preset.
+    mesh: Layout of the devices.
+    """
+
+    checkpoint: str
+    world: Path
+    out: Path
+    adapter: Path | None = None
+    split: Literal["validation", "test"] = "test"
+    batch_size: int = 128
+    max_new_tokens: int = 56
+    preset: str | None = None
+    mesh: MeshOptions = MeshOptions()
+
+
+def run(options: Options) -> None:
+    from vlm_jax.checkpoints.opening import finished, open_model, open_role
+    from vlm_jax.evals.scenes import evaluate
+    from vlm_jax.report.tables import print_scores
+    from vlm_jax.scenes.files import write_json
+
+    if finished(options.out):
+        return
+    model = open_model(options.checkpoint, options.mesh, options.preset)
+    lora = open_role(model, options.adapter)["lora"]
+    scores = evaluate(model, lora, options.world, options.split, options.batch_size, options.max_new_tokens)
+    write_json(options.out, scores)
+    print_scores({str(options.adapter or options.checkpoint): scores})

@@ -1,0 +1,66 @@
+"""Answer a prompt about an image, with a checkpoint or an adapter over it. Any JPEG or PNG (or other image) will do.
+
+Example: vlm-jax generate --checkpoint tiny --image photo.jpg --prompt "What is in the picture?"
+"""
+
+import dataclasses
+from pathlib import Path
+
+from vlm_jax.checkpoints.opening import MeshOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Attributes:
+    checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+    prompt: What to ask.
+    image: The picture; without one the model gets text alone.
+    adapter: Adapter folder, as `sft` and `ppo` write it.
+    max_new_tokens: Limit of the answer.
+    temperature: 0 always takes the most likely token.
+    top_p: Draw from the most likely tokens that reach this probability.
+    top_k: Draw from this many most likely tokens; 0 from all.
+    seed: Of the draws.
+    max_length: Most positions that the prompt may take, image included.
+    preset: Refuse a checkpoint that is not this preset.
+    mesh: Layout of the devices.
+    """
+
+    checkpoint: str
+    prompt: str
+    image: Path | None = None
+    adapter: Path | None = None
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+    max_length: int = 1024
+    preset: str | None = None
+    mesh: MeshOptions = MeshOptions()
+
+
+def run(options: Options) -> None:
+    from vlm_jax.checkpoints.opening import open_model, open_role
+    from vlm_jax.data.conversation import IMAGE, Turn
+    from vlm_jax.data.images import load_image
+    from vlm_jax.data.pipelines import image_prompts
+    from vlm_jax.data.sources import Prompt
+    from vlm_jax.errors import InputError
+    from vlm_jax.generate.answers import answer
+    from vlm_jax.generate.sampling import Sampling
+
+    try:
+        sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.top_k)
+    except ValueError as error:
+        raise InputError(str(error), "sampling options in their ranges") from None
+    if options.image is not None:
+        # Before the model is loaded: a mistyped name should not cost a minute.
+        load_image(options.image)
+    text = options.prompt if options.image is None else f"{IMAGE}\n{options.prompt}"
+    record = Prompt(id="prompt", image=options.image, turns=(Turn("human", text),))
+    model = open_model(options.checkpoint, options.mesh, options.preset)
+    buckets = [length for length in (64, 128, 256, 512, 1024) if length < options.max_length]
+    batches = image_prompts([record], model.tokenizer, model.config, model.template, 1, [*buckets, options.max_length])
+    lora = open_role(model, options.adapter)["lora"]
+    print(answer(model.config, model.base, lora, model.tokenizer, model.mesh, batches, sampling, options.seed)[0])

@@ -1,0 +1,161 @@
+"""Train a Bradley-Terry reward model on preference pairs: an adapter and a scalar head over the checkpoint.
+
+With `--facts` (image name -> captions) the evaluation turn after each answer lists the image's captions, as in
+Fact-RLHF; without, the reward model has only the image. `--resolution` gives it a coarser view of the image. The
+last `--held-out` pairs are never trained on; accuracy on them is written to OUT/results.json. OUT/adapter holds the
+result. The same command continues a run that was stopped.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlm_jax.checkpoints.opening import MeshOptions
+
+if TYPE_CHECKING:
+    from vlm_jax.checkpoints.opening import Model
+    from vlm_jax.rewards.prompts import RewardPrompt
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardView:
+    """What a reward model reads beside the answer; PPO must use the same as its training did.
+
+    Attributes:
+        facts: JSON of image name -> captions; none for a reward model without facts.
+        resolution: Reduce images to this many pixels a side before the tower sees them.
+        prompt: Words of the evaluation turn: `short`, `standard`, or a text file with {factual_prompt} in it.
+    """
+
+    facts: Path | None = None
+    resolution: int | None = None
+    prompt: str = "short"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Attributes:
+    checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+    preferences: Pairs in LLaVA-RLHF's layout (output_1, output_2, preference).
+    images: Folder that the rows' image names are relative to.
+    out: Folder of the run.
+    view: What the reward model reads beside the answer.
+    epochs: Passes over the pairs.
+    batch_size: Pairs a step.
+    max_length: Positions of conversation and evaluation turn, image included.
+    learning_rate: Peak of the cosine schedule.
+    warmup: Share of the steps until the peak.
+    held_out: Pairs at the end of the file that only measure accuracy.
+    save_every: Steps between checkpoints.
+    seed: Order of the pairs and facts, and the adapter's start.
+    preset: Refuse a checkpoint that is not this preset.
+    mesh: Layout of the devices.
+    """
+
+    checkpoint: str
+    preferences: Path
+    images: Path
+    out: Path
+    view: RewardView = RewardView()
+    epochs: float = 1.0
+    batch_size: int = 32
+    max_length: int = 192
+    learning_rate: float = 1e-3
+    warmup: float = 0.03
+    held_out: int = 200
+    save_every: int = 50
+    seed: int = 0
+    preset: str | None = None
+    mesh: MeshOptions = MeshOptions()
+
+
+def reward_prompt(name: str) -> "RewardPrompt":
+    """The evaluation turn that an option names."""
+    from vlm_jax.rewards.prompts import SHORT, STANDARD, load_reward_prompt
+
+    built_in = {"short": SHORT, "standard": STANDARD}
+    return built_in[name] if name in built_in else load_reward_prompt(name)
+
+
+def held_out_accuracy(options: Options, model: "Model", role: dict) -> float:
+    """Share of the held-out pairs whose preferred answer scores higher."""
+    import jax
+    import numpy as np
+
+    from vlm_jax.parallel.compile import place_batch
+    from vlm_jax.train.reward import reward_scores
+
+    score = jax.jit(lambda base, role, batch: reward_scores(model.config, base, role, batch))
+    count = options.held_out
+    right, batches = [], iter(_batches(options, model, slice(-count, None)))
+    for _ in range(-(-count // options.batch_size)):
+        pairs = next(batches)
+        first, second = np.split(np.asarray(score(model.base, role, place_batch(model.mesh, pairs.batch))), 2)
+        right.extend((second >= first) == (pairs.choice == 1))
+    # The first epoch of a pipeline holds every record once; what follows would count twice.
+    return float(np.mean(right[:count]))
+
+
+def _batches(options: Options, model: "Model", rows: slice):
+    from vlm_jax.data.pipelines import preference_batches
+    from vlm_jax.data.sources import read_captions, read_preferences
+
+    facts = read_captions(options.view.facts) if options.view.facts else None
+    records = read_preferences(options.preferences, options.images, facts)[rows]
+    return preference_batches(
+        records,
+        model.tokenizer,
+        model.config,
+        model.template,
+        options.batch_size,
+        options.max_length,
+        reward_prompt(options.view.prompt),
+        options.seed,
+        resolution=options.view.resolution,
+    )
+
+
+def run(options: Options) -> None:
+    import jax
+
+    from vlm_jax.checkpoints.adapters import save_adapter
+    from vlm_jax.checkpoints.folders import write_json
+    from vlm_jax.checkpoints.opening import finished, identity, open_model
+    from vlm_jax.data.rows import read_rows
+    from vlm_jax.errors import InputError
+    from vlm_jax.models.adapters import init_lora, init_reward_head
+    from vlm_jax.parallel.compile import jit_step, place
+    from vlm_jax.randomness import key_for
+    from vlm_jax.train.loop import Run, train
+    from vlm_jax.train.optim import Optim, start
+    from vlm_jax.train.reward import RewardSettings, reward_step
+
+    result = options.out / "adapter"
+    if finished(result):
+        return
+    pairs = len(read_rows(options.preferences)) - options.held_out
+    if pairs < options.batch_size:
+        found = f"{pairs} pairs beside the {options.held_out} held out"
+        raise InputError(found, f"at least one batch of {options.batch_size}", file=str(options.preferences))
+    model = open_model(options.checkpoint, options.mesh, options.preset)
+    steps = max(1, round(options.epochs * pairs / options.batch_size))
+    optim = Optim(options.learning_rate, steps=steps, warmup_steps=round(options.warmup * steps))
+    role = {
+        "lora": init_lora(model.config, key_for(options.seed, "lora")),
+        "head": init_reward_head(model.config, key_for(options.seed, "head")),
+    }
+    state = place(model.mesh, start(optim, role))
+    step = jit_step(reward_step, model.mesh, model.config, RewardSettings(optim), state=state)
+    with jax.set_mesh(model.mesh):
+        state = train(
+            Run("reward", options.out, steps, options.save_every, log_every=5, shown=("loss", "accuracy")),
+            model.mesh,
+            state,
+            lambda state, batch: step(model.base, state, batch),
+            _batches(options, model, slice(0, pairs)),
+            identity(options),
+            model.source,
+        )
+        accuracy = held_out_accuracy(options, model, state.params)
+    write_json(options.out / "results.json", {"held_out_accuracy": accuracy, "held_out_pairs": options.held_out})
+    save_adapter(result, model.config, state.params)

@@ -1,0 +1,44 @@
+"""Draw the synthetic world into a folder, in the file layouts of the real data sets.
+
+The folder gets images/ (PNG), instructions.json (LLaVA format), prompts.json (PPO), image_to_caption.json (facts),
+mmhal_*.json, pope_*.jsonl and scenes.json (the whole truth). Splits never share a scene. The dials plant the causes of
+hallucination; every file records the dials it was drawn with.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from vlm_jax.scenes.world import STANDARD_DIALS, Dials
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Attributes:
+    out: Folder to write.
+    train: Scenes for instruction data.
+    preference: Scenes whose answers are compared by annotators (see `vlm-jax annotate`).
+    prompts: Scenes that PPO asks about.
+    validation: Scenes for choosing settings.
+    test: Scenes for the figures that are reported.
+    seed: Another seed draws another world.
+    dials: Planted causes of hallucination.
+    """
+
+    out: Path
+    train: int = 2000
+    preference: int = 2000
+    prompts: int = 2000
+    validation: int = 300
+    test: int = 300
+    seed: int = 0
+    dials: Dials = STANDARD_DIALS
+
+
+def run(options: Options) -> None:
+    from vlm_jax.scenes.files import write_world
+    from vlm_jax.scenes.world import SPLITS
+    from vlm_jax.train.log import Meter
+
+    sizes = {split: getattr(options, split) for split in SPLITS}
+    with Meter("scenes", sum(sizes.values())) as meter:
+        write_world(options.out, sizes, options.dials, options.seed, lambda done, _: meter.update(done))

@@ -1,0 +1,148 @@
+"""Model shapes as frozen dataclasses, and the named presets.
+
+A config holds only what decides array shapes and the arithmetic of one forward pass, so it is hashable and can be
+a static argument of a jitted function. What decides a training run (rates, steps, batch sizes) lives beside the
+step that reads it in ``vlm_jax/train``.
+"""
+
+import dataclasses
+from typing import Literal
+
+# Mean and standard deviation of the RGB channels that OpenAI's CLIP was trained with.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """CLIP's vision transformer."""
+
+    image_size: int = 224
+    patch_size: int = 14
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    mlp_width: int = 4096
+    norm_eps: float = 1e-5
+    # Index into [embeddings, block 1, ..., block L]; -2 is LLaVA's penultimate layer.
+    feature_layer: int = -2
+
+    @property
+    def patches(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def blocks_run(self) -> int:
+        """How many blocks a feature extraction needs: block 24 of ViT-L is never run by LLaVA."""
+        return self.feature_layer % (self.layers + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipTextConfig:
+    """CLIP's causal text transformer."""
+
+    vocab_size: int = 49408
+    positions: int = 77
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    mlp_width: int = 3072
+    norm_eps: float = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipConfig:
+    """Both CLIP towers and the width of the space they meet in."""
+
+    vision: VisionConfig = VisionConfig()
+    text: ClipTextConfig = ClipTextConfig()
+    projection_width: int = 768
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageConfig:
+    """A LLaMA decoder (Vicuna v1.5 is LLaMA-2)."""
+
+    vocab_size: int = 32000
+    width: int = 4096
+    layers: int = 32
+    heads: int = 32
+    kv_heads: int = 32
+    mlp_width: int = 11008
+    norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    max_positions: int = 4096
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters on the seven projections of every decoder block; LLaVA-RLHF's shape by default."""
+
+    rank: int = 64
+    alpha: float = 16.0
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+@dataclasses.dataclass(frozen=True)
+class LlavaConfig:
+    """A LLaVA: vision tower, projector, decoder, and the ids that the text around an image uses.
+
+    ``image_token_id`` marks the positions that image features fill. It may lie outside the vocabulary (original
+    LLaVA has 32000 rows and no row for it) since those positions are replaced before the embedding look-up.
+    """
+
+    vision: VisionConfig = VisionConfig()
+    language: LanguageConfig = LanguageConfig()
+    lora: LoraConfig = LoraConfig()
+    projector: Literal["linear", "mlp"] = "mlp"
+    image_token_id: int = 32000
+    pad_token_id: int = 0
+    bos_token_id: int = 1
+    eos_token_id: int = 2
+    # Arithmetic type of activations; weights keep the type they are stored in.
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    # How conversations were written out when the weights were trained; a key of ``data.conversation.TEMPLATES``.
+    template: Literal["vicuna_v1", "llava_v1", "plain"] = "vicuna_v1"
+    # What a backward pass keeps of each decoder block: everything, the matrix products, or the block input alone.
+    remat: Literal["none", "dots", "block"] = "block"
+
+
+_VICUNA_13B = LanguageConfig(width=5120, layers=40, heads=40, kv_heads=40, mlp_width=13824)
+_VIT_L_336 = VisionConfig(image_size=336)
+
+PRESETS: dict[str, LlavaConfig] = {
+    "scenes-tiny": LlavaConfig(
+        vision=VisionConfig(image_size=48, patch_size=16, width=96, layers=4, heads=4, mlp_width=384),
+        language=LanguageConfig(
+            vocab_size=512, width=128, layers=4, heads=4, kv_heads=4, mlp_width=352, max_positions=512
+        ),
+        lora=LoraConfig(rank=8, alpha=16.0),
+        image_token_id=3,
+        dtype="float32",
+        template="plain",
+        remat="none",
+    ),
+    "llava-1.5-7b": LlavaConfig(vision=_VIT_L_336),
+    "llava-1.5-13b": LlavaConfig(vision=_VIT_L_336, language=_VICUNA_13B),
+    # LLaVA-RLHF's released models: a single linear projector; the 7B one sees 224-pixel images.
+    "llava-rlhf-7b": LlavaConfig(projector="linear"),
+    "llava-rlhf-13b": LlavaConfig(vision=_VIT_L_336, language=_VICUNA_13B, projector="linear"),
+}
+
+# The CLIP that each LLaVA above takes its vision tower from.
+CLIP_PRESETS: dict[str, ClipConfig] = {
+    "clip-vit-large-patch14": ClipConfig(),
+    "clip-vit-large-patch14-336": ClipConfig(vision=_VIT_L_336),
+    "scenes-tiny": ClipConfig(
+        vision=PRESETS["scenes-tiny"].vision,
+        text=ClipTextConfig(vocab_size=512, positions=64, width=96, layers=2, heads=4, mlp_width=384),
+        projection_width=96,
+    ),
+}

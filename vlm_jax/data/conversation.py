@@ -1,0 +1,232 @@
+"""Conversations to token ids, with the loss mask and the image span known by construction.
+
+A conversation is first rendered into *pieces*; each piece is tokenised on its own and brings its own mask, so
+nothing is ever found again by counting or searching. What is one piece:
+
+    1. everything between two breaks whose tokens carry no loss: system line, role markers, questions, and the
+       ``ASSISTANT:`` that opens an answer. An image breaks it (before: ``... USER: ``, after: ``\\n{question}
+       ...``), and so does an end token.
+    2. one answer.
+    3. the end token of an answer: always the one id ``config.eos_token_id``.
+    4. an image: always ``config.vision.patches`` times ``config.image_token_id``.
+
+Tokenisers of the LLaMA family put a space in front of every text they are given. One leading space of a piece
+is therefore left to the tokeniser where it does so, and kept where it does not (byte-level BPE). With that
+the ids equal those of original LLaVA, which splits the text at ``<image>`` and tokenises each side separately
+(``mm_utils.py``, ``tokenizer_image_token``): after an image come ``▁`` and ``\\n``, and a turn after ``</s>``
+starts with ``▁USER``.
+
+A piece is plain text: ``</s>`` or ``<s>`` written by a user is spelled out and never becomes a control token.
+"""
+
+import dataclasses
+import functools
+import threading
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from vlm_jax.config import LlavaConfig
+from vlm_jax.errors import InputError
+
+IMAGE = "<image>"
+
+Tokenizer = Any  # A Hugging Face tokenizer: ``tokenizer(texts, ...)["input_ids"]`` and ``tokenizer.tokenize(text)``.
+
+# Setting an option of a fast tokenizer while another thread encodes with it raises "Already borrowed".
+_TOKENIZING = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Turn:
+    """One utterance, in the words of the LLaVA JSON format."""
+
+    role: Literal["human", "gpt"]
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """How a conversation is written out.
+
+    Attributes:
+        system: First sentence(s); empty for none.
+        roles: Names of the user and of the assistant, without the colon.
+        separators: What stands between two parts, and what ends an answer.
+    """
+
+    system: str
+    roles: tuple[str, str]
+    separators: tuple[str, str]
+
+
+_ROLES = ("USER", "ASSISTANT")
+_SEPARATORS = (" ", "</s>")
+_SYSTEM = (
+    "A chat between a curious {person} and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the {person}'s questions."
+)
+
+TEMPLATES: dict[str, Template] = {
+    # What LLaVA-RLHF trains with (LLaVA ``conv_vicuna_v1``).
+    "vicuna_v1": Template(_SYSTEM.format(person="user"), _ROLES, _SEPARATORS),
+    # What its evaluation scripts use unless told otherwise (LLaVA ``conv_llava_v1``): one word differs.
+    "llava_v1": Template(_SYSTEM.format(person="human"), _ROLES, _SEPARATORS),
+    "plain": Template("", _ROLES, _SEPARATORS),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a rendering that is tokenised on its own; all texts joined are the whole rendering."""
+
+    text: str
+    is_assistant: bool
+    kind: Literal["text", "image", "end"] = "text"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Encoded:
+    """One tokenised conversation, not padded.
+
+    Attributes:
+        tokens: Ids, begin token first, the image expanded to one placeholder id per patch.
+        image_mask: True on the image span.
+        loss_mask: True on the ids of answers and on their end tokens.
+    """
+
+    tokens: Int32[np.ndarray, " t"]
+    image_mask: Bool[np.ndarray, " t"]
+    loss_mask: Bool[np.ndarray, " t"]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def first(self, count: int) -> "Encoded":
+        return Encoded(self.tokens[:count], self.image_mask[:count], self.loss_mask[:count])
+
+
+def place_image(turns: Sequence[Turn]) -> list[Turn]:
+    """Moves ``<image>`` to the front of the first human turn, as ``<image>\\n`` + stripped text.
+
+    Source of the rule: LLaVA ``preprocess_multimodal``. One image per conversation; without one nothing
+    changes.
+    """
+    if not any(IMAGE in turn.text for turn in turns):
+        return list(turns)
+    placed = [Turn(turn.role, turn.text.replace(IMAGE, "").strip()) if IMAGE in turn.text else turn for turn in turns]
+    first = next(i for i, turn in enumerate(placed) if turn.role == "human")
+    placed[first] = Turn("human", f"{IMAGE}\n{placed[first].text.strip()}")
+    return placed
+
+
+def render(template: Template, turns: Sequence[Turn]) -> list[Piece]:
+    """Writes a conversation as pieces (listed in the module's text).
+
+    Args:
+        template: The words around the turns.
+        turns: Human and assistant in turn, human first. After a last human turn the rendering ends at
+            ``ASSISTANT:``.
+
+    Raises:
+        ValueError: The roles do not alternate.
+    """
+    if [turn.role for turn in turns] != [("human", "gpt")[i % 2] for i in range(len(turns))]:
+        raise ValueError(f"roles must alternate and start with human, not {[turn.role for turn in turns]}")
+    (user, assistant), (between, end) = template.roles, template.separators
+    pieces: list[Piece] = []
+    opening = f"{template.system}{between}" if template.system else ""
+    for turn in place_image(turns):
+        if turn.role == "gpt":
+            pieces += [Piece(f" {turn.text}", True), Piece(end, True, "end")]
+            continue
+        opening = f"{opening}{user}: "
+        if turn.text.startswith(IMAGE):
+            pieces += [Piece(opening, False), Piece(IMAGE, False, "image")]
+            opening = ""
+        pieces.append(Piece(f"{opening}{turn.text.removeprefix(IMAGE)}{between}{assistant}:", False))
+        opening = ""
+    return pieces
+
+
+@functools.lru_cache(maxsize=8)
+def _adds_space(tokenizer: Tokenizer) -> bool:
+    return tokenizer.tokenize("a")[0].startswith("▁")
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each text as a piece of its own: no control tokens, one leading space left to the tokeniser."""
+    with _TOKENIZING:
+        if _adds_space(tokenizer):
+            texts = [text.removeprefix(" ") for text in texts]
+        return tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+
+
+def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece], config: LlavaConfig) -> Encoded:
+    """Begin token plus all pieces, however long."""
+    texts = iter(encode_texts(tokenizer, [piece.text for piece in pieces if piece.kind == "text"]))
+    tokens, image, loss = [config.bos_token_id], [False], [False]
+    for piece in pieces:
+        if piece.kind == "image":
+            ids = [config.image_token_id] * config.vision.patches
+        elif piece.kind == "end":
+            ids = [config.eos_token_id]
+        else:
+            ids = next(texts)
+        tokens += ids
+        image += [piece.kind == "image"] * len(ids)
+        loss += [piece.is_assistant] * len(ids)
+    return Encoded(np.array(tokens, np.int32), np.array(image, bool), np.array(loss, bool))
+
+
+def encode_conversation(
+    tokenizer: Tokenizer, template: Template, turns: Sequence[Turn], config: LlavaConfig, max_length: int
+) -> Encoded:
+    """A training conversation, cut at the right to ``max_length`` positions (image span included).
+
+    The loss mask is that of LLaVA's ``preprocess_v1``: answers and their end tokens, nothing else.
+
+    Returns:
+        ``Encoded`` with t <= max_length.
+
+    Raises:
+        InputError: The cut would fall into or before the image span, or would leave nothing to learn from.
+    """
+    whole = encode_pieces(tokenizer, render(template, turns), config)
+    cut = whole.first(max_length)
+    if cut.image_mask.sum() != whole.image_mask.sum():
+        end = int(np.flatnonzero(whole.image_mask)[-1]) + 1
+        raise InputError(f"an image span that ends at position {end}", f"it within max_length {max_length}")
+    if not cut.loss_mask.any():
+        start = int(np.flatnonzero(whole.loss_mask)[0]) if whole.loss_mask.any() else len(whole)
+        raise InputError(
+            f"no answer token within max_length {max_length} (position {start} would be the first)",
+            "at least one token to learn",
+        )
+    return cut
+
+
+def encode_prompt(
+    tokenizer: Tokenizer, template: Template, turns: Sequence[Turn], config: LlavaConfig, max_length: int
+) -> Encoded:
+    """A prompt that ends at ``ASSISTANT:``; its loss mask is all False, earlier answers included.
+
+    Raises:
+        InputError: It is longer than ``max_length`` positions (image span included); it is never cut or
+            dropped.
+        ValueError: The last turn is not the user's.
+    """
+    if not turns or turns[-1].role != "human":
+        raise ValueError("a prompt ends with a human turn")
+    whole = encode_pieces(tokenizer, render(template, turns), config)
+    if len(whole) > max_length:
+        raise InputError(f"a prompt of {len(whole)} positions (image span included)", f"at most {max_length}")
+    return dataclasses.replace(whole, loss_mask=np.zeros(len(whole), bool))

@@ -1,0 +1,245 @@
+"""Records to batches of fixed shape.
+
+The three training pipelines are endless grain datasets: each epoch is a fresh seeded shuffle of all records,
+a batch may span two epochs, and ``iter(...)`` has ``get_state()`` and ``set_state(state)``, so that a run
+resumes at exactly the next batch. Whatever is drawn at random for a sample depends on the seed and on its
+place in the stream alone. With several hosts each passes its own slice of the records. An ``InputError`` met
+on the way names file and row.
+
+Tokenised records and prepared images are kept (least recently used first out); image bytes stay 8 bit
+throughout.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from jaxtyping import UInt8
+
+from vlm_jax.arrays import Batch, EvalBatch, PreferenceBatch, PromptBatch
+from vlm_jax.config import LlavaConfig
+from vlm_jax.data.assemble import (
+    KEPT_TEXTS,
+    READ_AHEAD,
+    batch_of,
+    judged,
+    pad,
+    placed,
+    shuffled,
+    stream,
+    suffixes,
+    viewer,
+)
+from vlm_jax.data.conversation import Encoded, Template, Tokenizer, Turn, encode_conversation, encode_prompt
+from vlm_jax.data.images import Aspect
+from vlm_jax.data.sources import Instruction, Preference, Prompt
+from vlm_jax.errors import InputError
+from vlm_jax.rewards.prompts import RewardPrompt
+
+Sample = tuple[Encoded, UInt8[np.ndarray, "h w 3"]]
+
+
+def instruction_batches(
+    records: Sequence[Instruction],
+    tokenizer: Tokenizer,
+    config: LlavaConfig,
+    template: Template,
+    batch_size: int,
+    max_length: int,
+    seed: int,
+    aspect: Aspect = "pad",
+) -> grain.IterDataset[Batch]:
+    """Endless right-padded batches for supervised training: ``Batch`` of b = batch_size, t = max_length."""
+    view = viewer(config, aspect)
+
+    @functools.lru_cache(KEPT_TEXTS)
+    def encode(index: int) -> Encoded:
+        with placed(records[index]):
+            return encode_conversation(tokenizer, template, records[index].turns, config, max_length)
+
+    def sample(index: int, _: np.random.Generator) -> Sample:
+        return encode(index), view(records[index])
+
+    def collate(samples: Sequence[Sample]) -> Batch:
+        return batch_of(samples, max_length, "right", config.pad_token_id)
+
+    return stream(len(records), batch_size, seed, sample, collate)
+
+
+def preference_batches(
+    records: Sequence[Preference],
+    tokenizer: Tokenizer,
+    config: LlavaConfig,
+    template: Template,
+    batch_size: int,
+    max_length: int,
+    reward_prompt: RewardPrompt,
+    seed: int,
+    aspect: Aspect = "pad",
+    resolution: int | None = None,
+) -> grain.IterDataset[PreferenceBatch]:
+    """Endless batches of ``batch_size`` pairs: conversation, answer, end token, evaluation turn.
+
+    A text that is too long loses the right end of its answer (and then the end token: as an unfinished answer
+    looks in PPO), never the image, the question or the evaluation turn. The facts of a record are shuffled
+    anew for every sample; both answers of a pair get the same order, so that the score difference is the
+    answers' alone (the released code, ``data_utils_rm.py``, shuffles once per answer).
+
+    Args:
+        records: Pairs; where ``facts`` is None the slot of the evaluation turn stays empty.
+        tokenizer: A Hugging Face tokenizer.
+        config: The reward model's.
+        template: The words around the turns.
+        batch_size: Pairs per batch, half its rows.
+        max_length: Positions, image span and evaluation turn included.
+        reward_prompt: The evaluation turn.
+        seed: Of the order of records and facts.
+        aspect: See ``prepare``.
+        resolution: A coarser view, see ``prepare``.
+    """
+    view, suffix_of = viewer(config, aspect, resolution), suffixes(tokenizer, template, reward_prompt)
+
+    @functools.lru_cache(KEPT_TEXTS)
+    def encode(index: int, answer: int) -> tuple[Encoded, int]:
+        record = records[index]
+        turns = (*record.turns, Turn("gpt", record.answers[answer]))
+        whole = encode_conversation(tokenizer, template, turns, config, max_length)
+        return whole, len(encode_prompt(tokenizer, template, record.turns, config, max_length))
+
+    def sample(index: int, rng: np.random.Generator) -> tuple[list[Sample], int]:
+        record = records[index]
+        suffix, image = suffix_of(shuffled(record.facts, rng)), view(record)
+        with placed(record):
+            texts = [judged(*encode(index, answer), suffix, max_length) for answer in (0, 1)]
+        return [(text, image) for text in texts], record.choice
+
+    def collate(samples: Sequence[tuple[list[Sample], int]]) -> PreferenceBatch:
+        rows = [pair[answer] for answer in (0, 1) for pair, _ in samples]
+        choice = np.array([choice for _, choice in samples], np.int32)
+        return PreferenceBatch(batch_of(rows, max_length, "left", config.pad_token_id), choice)
+
+    return stream(len(records), batch_size, seed, sample, collate)
+
+
+def prompt_batches(
+    records: Sequence[Prompt],
+    tokenizer: Tokenizer,
+    config: LlavaConfig,
+    template: Template,
+    batch_size: int,
+    prompt_length: int,
+    suffix_length: int,
+    reward_prompt: RewardPrompt,
+    seed: int,
+    aspect: Aspect = "pad",
+    reward_config: LlavaConfig | None = None,
+    reward_resolution: int | None = None,
+) -> grain.IterDataset[PromptBatch]:
+    """Endless batches of prompts for PPO. A prompt that is too long is an error, never dropped.
+
+    Args:
+        records: Prompts; where ``facts`` is None the slot of the evaluation turn stays empty. Facts are
+            shuffled anew for every sample.
+        tokenizer: A Hugging Face tokenizer; the policy's and the reward model's.
+        config: The policy's.
+        template: The words around the turns.
+        batch_size: b.
+        prompt_length: q, image span included. The reward side gets the same room for text beside its own
+            image span.
+        suffix_length: s.
+        reward_prompt: The evaluation turn.
+        seed: Of the order of records and facts.
+        aspect: See ``prepare``.
+        reward_config: The reward model's, where its tower is another one.
+        reward_resolution: A coarser view for the reward model, see ``prepare``.
+    """
+    reward_config = reward_config or config
+    view, reward_view = viewer(config, aspect), viewer(reward_config, aspect, reward_resolution)
+    reward_length = prompt_length - config.vision.patches + reward_config.vision.patches
+    suffix_of = suffixes(tokenizer, template, reward_prompt)
+
+    @functools.lru_cache(KEPT_TEXTS)
+    def encode(index: int) -> tuple[Encoded, Encoded]:
+        turns = records[index].turns
+        with placed(records[index]):
+            own = encode_prompt(tokenizer, template, turns, config, prompt_length)
+            return own, encode_prompt(tokenizer, template, turns, reward_config, reward_length)
+
+    def sample(index: int, rng: np.random.Generator) -> dict[str, Any]:
+        record = records[index]
+        suffix = suffix_of(shuffled(record.facts, rng))
+        if len(suffix) > suffix_length:
+            with placed(record):
+                raise InputError(f"an evaluation turn of {len(suffix)} positions", f"at most {suffix_length}")
+        own, reward = encode(index)
+        return {
+            "own": (own, view(record)),
+            "reward": (reward, reward_view(record)),
+            "suffix": suffix,
+            "record": record,
+            "index": index,
+        }
+
+    def collate(samples: Sequence[dict[str, Any]]) -> PromptBatch:
+        suffixes = [sample["suffix"] for sample in samples]
+        return PromptBatch(
+            prompt=batch_of([sample["own"] for sample in samples], prompt_length, "left", config.pad_token_id),
+            reward_prompt=batch_of(
+                [sample["reward"] for sample in samples], reward_length, "left", reward_config.pad_token_id
+            ),
+            suffix_tokens=pad(suffixes, suffix_length, "right", reward_config.pad_token_id, np.int32),
+            suffix_mask=pad([np.ones(len(suffix), bool) for suffix in suffixes], suffix_length, "right", False, bool),
+            length_bonus=np.array([sample["record"].length_bonus for sample in samples], np.float32),
+            caption_type=np.array([sample["record"].caption_type for sample in samples], np.int32),
+            index=np.array([sample["index"] for sample in samples], np.int32),
+        )
+
+    return stream(len(records), batch_size, seed, sample, collate)
+
+
+def image_prompts(
+    records: Sequence[Prompt],
+    tokenizer: Tokenizer,
+    config: LlavaConfig,
+    template: Template,
+    batch_size: int,
+    buckets: Sequence[int],
+    aspect: Aspect = "pad",
+    resolution: int | None = None,
+) -> grain.IterDataset[EvalBatch]:
+    """Every record once, left-padded to the shortest of ``buckets`` that holds it; no shuffle.
+
+    Batches come by rising length and hold records of one bucket in their order, so a run compiles one
+    function per bucket in use. ``EvalBatch.index`` tells which record a row is.
+
+    Raises:
+        InputError: A prompt is longer than the largest bucket; found before the first batch.
+    """
+    view = viewer(config, aspect, resolution)
+    texts = []
+    for record in records:
+        with placed(record):
+            texts.append(encode_prompt(tokenizer, template, record.turns, config, max(buckets)))
+
+    groups: dict[int, list[int]] = {length: [] for length in sorted(buckets)}
+    for index, text in enumerate(texts):
+        groups[next(length for length in groups if len(text) <= length)].append(index)
+    plan = [
+        (length, members[start : start + batch_size])
+        for length, members in groups.items()
+        for start in range(0, len(members), batch_size)
+    ]
+
+    def assemble(part: tuple[int, list[int]]) -> EvalBatch:
+        length, members = part
+        filled = members + members[-1:] * (batch_size - len(members))
+        samples = [(texts[index], view(records[index])) for index in filled]
+        return EvalBatch(
+            batch=batch_of(samples, length, "left", config.pad_token_id),
+            row_mask=np.arange(batch_size) < len(members),
+            index=np.array(filled, np.int32),
+        )
+
+    return grain.MapDataset.source(plan).map(assemble).to_iter_dataset(READ_AHEAD)

@@ -1,0 +1,165 @@
+"""JSON files to rows that know where they came from."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vlm_jax.errors import InputError
+
+_LAYOUT = "a JSON list of objects, or one JSON object per line"
+
+
+class Origin(NamedTuple):
+    """File and 1-based row (of a list) or line (of JSON lines)."""
+
+    file: str
+    row: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One JSON object with readers that raise an ``InputError`` naming its file and row."""
+
+    origin: Origin
+    values: dict[str, Any]
+
+    def wrong(self, found: str, expected: str) -> InputError:
+        return InputError(found, expected, file=self.origin.file, row=self.origin.row)
+
+    def require(self, key: str) -> Any:
+        if key not in self.values:
+            raise self.wrong(f"no {key!r} among the keys {sorted(self.values)}", f"a key {key!r}")
+        return self.values[key]
+
+    def text(self, value: Any, what: str) -> str:
+        """``value`` if it is text that UTF-8 can hold (JSON can spell half a surrogate pair)."""
+        if not isinstance(value, str):
+            raise self.wrong(f"{what} of type {type(value).__name__}", f"{what} as text")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise self.wrong(f"{what} with a lone surrogate", f"{what} as valid Unicode") from None
+        return value
+
+    def integer(self, key: str, allowed: range, default: int | None = None) -> int:
+        value = self.require(key) if default is None else self.values.get(key, default)
+        if type(value) is not int or value not in allowed:
+            choices = " or ".join(map(str, allowed)) if len(allowed) == 2 else f"{allowed[0]} to {allowed[-1]}"
+            raise self.wrong(f"{key} {value!r}", f"{key} {choices}")
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        value = self.values.get(key, default)
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise self.wrong(f"{key} {value!r}", f"{key} as a finite number")
+        return float(value)
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        InputError: It cannot be opened or is not UTF-8.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"a file that cannot be read ({error.strerror})", "a file", file=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"byte {error.start} that is not UTF-8", "UTF-8 text", file=str(path)) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise InputError(f"{name}, which is not JSON", "a finite number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _decode(text: str, start: int, origin: Origin, first_line: int = 1) -> tuple[Any, int]:
+    try:
+        return _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        line = error.lineno + first_line - 1
+        found = f"malformed JSON at line {line}, column {error.colno} ({error.msg})"
+        raise InputError(found, _LAYOUT, file=origin.file, row=origin.row) from None
+    except InputError as error:
+        raise error.at(*origin) from None
+
+
+def _skip_space(text: str, start: int) -> int:
+    while start < len(text) and text[start] in " \t\r\n":
+        start += 1
+    return start
+
+
+def _list_values(text: str, file: str) -> Iterator[tuple[Origin, Any]]:
+    # Value by value, so that an error can name the row.
+    position, row = _skip_space(text, _skip_space(text, 0) + 1), 0
+    while text[position : position + 1] != "]":
+        row += 1
+        value, position = _decode(text, position, Origin(file, row))
+        yield Origin(file, row), value
+        position = _skip_space(text, position)
+        if text[position : position + 1] == ",":
+            position = _skip_space(text, position + 1)
+        elif text[position : position + 1] != "]":
+            _refuse_rest(text, position, Origin(file, row), "',' or ']' after the row")
+    if (end := _skip_space(text, position + 1)) < len(text):
+        _refuse_rest(text, end, Origin(file, row), "nothing after the closing ']'")
+
+
+def _refuse_rest(text: str, position: int, origin: Origin, expected: str) -> None:
+    line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
+    found = repr(text[position : position + 20]) if position < len(text) else "the end of the file"
+    raise InputError(f"{found} at line {line}, column {column}", expected, file=origin.file, row=origin.row)
+
+
+def _line_values(text: str, file: str) -> Iterator[tuple[Origin, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line := line.strip():
+            value, end = _decode(line, 0, Origin(file, number), first_line=number)
+            if end < len(line):
+                raise InputError(f"{line[end : end + 20]!r} after the object", _LAYOUT, file=file, row=number)
+            yield Origin(file, number), value
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """All rows of a JSON list or of a JSON-lines file (LF or CRLF, byte order mark allowed).
+
+    Raises:
+        InputError: Malformed JSON (line and column are named), NaN or Infinity, a row that is no object, or
+            no row.
+    """
+    text, file = read_text(path), str(path)
+    is_list = text[_skip_space(text, 0) :][:1] == "["
+    rows = []
+    for origin, value in (_list_values if is_list else _line_values)(text, file):
+        if not isinstance(value, dict):
+            raise InputError(f"a row of type {type(value).__name__}", _LAYOUT, file=file, row=origin.row)
+        rows.append(Row(origin, value))
+    if not rows:
+        raise InputError("no rows", _LAYOUT, file=file)
+    return rows
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """The one JSON object that a file holds.
+
+    Raises:
+        InputError: Malformed JSON, NaN or Infinity, or anything but an object.
+    """
+    text, file = read_text(path), str(path)
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        found = f"malformed JSON at line {error.lineno}, column {error.colno} ({error.msg})"
+        raise InputError(found, "a JSON object", file=file) from None
+    except InputError as error:
+        raise error.at(file) from None
+    if not isinstance(value, dict):
+        raise InputError(f"a {type(value).__name__}", "a JSON object", file=file)
+    return value

@@ -1,0 +1,25 @@
+"""The one exception that a user's input can cause."""
+
+
+class InputError(Exception):
+    """Something a user handed in cannot be used; the message is one line that says where, what and why.
+
+    The command line prints the message and exits with code 2. It reads
+    ``FILE, row ROW: found FOUND; expected EXPECTED``, without the parts that are not known.
+
+    Args:
+        found: What the input holds.
+        expected: What it should hold.
+        file: Path of the offending file, or None where the text came from memory.
+        row: 1-based number of the record (list), of the line (JSON lines) or of the entry (dict).
+    """
+
+    def __init__(self, found: str, expected: str, *, file: str | None = None, row: int | None = None):
+        self.found, self.expected, self.file, self.row = found, expected, file, row
+        place = ", ".join(part for part in (file, row and f"row {row}") if part)
+        super().__init__(" ".join(f"{place}: found {found}; expected {expected}".removeprefix(": ").split()))
+
+    def at(self, file: str, row: int | None = None) -> "InputError":
+        """The same error placed in a row of ``file``; a file that was already known moves into ``found``."""
+        found = f"{self.found} in {self.file}" if self.file else self.found
+        return InputError(found, self.expected, file=file, row=row)

@@ -1,0 +1,89 @@
+"""Answers from prompts: one prefill of the left-padded prompts, then a ``while_loop`` over a filled cache."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from vlm_jax.arrays import Batch, Generation, Params
+from vlm_jax.config import LlavaConfig
+from vlm_jax.generate.sampling import Sampling, choose
+from vlm_jax.models.attention import Cache
+from vlm_jax.models.llama import empty_cache
+from vlm_jax.models.llava import forward, logits
+
+
+@flax.struct.dataclass
+class _State:
+    """``step`` tokens are chosen; the newest of them has not been fed to the model yet."""
+
+    step: Int32[Array, ""]
+    tokens: Int32[Array, "b r"]
+    log_probs: Float[Array, "b r"]
+    mask: Bool[Array, "b r"]
+    ended: Bool[Array, " b"]
+    cache: Cache
+
+
+def generate(
+    config: LlavaConfig, base: Params, adapter: Params | None, prompts: Batch, key: Array, sampling: Sampling
+) -> Generation:
+    """Sample an answer to every prompt.
+
+    Args:
+        config, base, adapter: See :func:`vlm_jax.models.llava.forward`.
+        prompts: LEFT-padded, so that every row's next token lands in the same slot.
+        key: Typed PRNG key.
+        sampling: Static rule and limit.
+
+    Returns:
+        See :class:`Generation`; stops early when every row has ended. The image placeholder is never drawn.
+    """
+    rows, width = prompts.tokens.shape
+    cache = empty_cache(config.language, rows, width + sampling.max_new_tokens, jnp.dtype(config.dtype))
+    prefill = forward(config, base, adapter, prompts, cache=cache)
+    blank = (rows, sampling.max_new_tokens)
+    state = _State(
+        step=jnp.zeros((), jnp.int32),
+        tokens=jnp.full(blank, config.pad_token_id, jnp.int32),
+        log_probs=jnp.zeros(blank, jnp.float32),
+        mask=jnp.zeros(blank, bool),
+        ended=jnp.zeros(rows, bool),
+        cache=prefill.cache,
+    )
+
+    def emit(state: _State, hidden: Float[Array, "b 1 d"]) -> _State:
+        drawn, log_probs = choose(
+            jax.random.fold_in(key, state.step),
+            logits(config, base, hidden)[:, 0],
+            sampling,
+            config.image_token_id,
+        )
+        alive = ~state.ended
+        return state.replace(
+            step=state.step + 1,
+            tokens=state.tokens.at[:, state.step].set(jnp.where(alive, drawn, config.pad_token_id)),
+            log_probs=state.log_probs.at[:, state.step].set(jnp.where(alive, log_probs, 0.0)),
+            mask=state.mask.at[:, state.step].set(alive),
+            ended=state.ended | (drawn == config.eos_token_id),
+        )
+
+    def unfinished(state: _State) -> Bool[Array, ""]:
+        return (state.step < sampling.max_new_tokens) & ~state.ended.all()
+
+    def advance(state: _State) -> _State:
+        newest = jax.lax.dynamic_index_in_dim(state.tokens, state.step - 1, axis=1)
+        alive = jax.lax.dynamic_index_in_dim(state.mask, state.step - 1, axis=1)
+        nothing = jnp.zeros_like(alive)
+        batch = Batch(tokens=newest, attention_mask=alive, image_mask=nothing, loss_mask=nothing, images=None)
+        out = forward(config, base, adapter, batch, cache=state.cache)
+        return emit(state.replace(cache=out.cache), out.hidden)
+
+    state = jax.lax.while_loop(unfinished, advance, emit(state, prefill.hidden[:, -1:]))
+    return Generation(
+        tokens=state.tokens,
+        log_probs=state.log_probs,
+        mask=state.mask,
+        lengths=state.mask.sum(1).astype(jnp.int32),
+        ended=state.ended,
+    )

@@ -1,0 +1,66 @@
+"""How one token is chosen from logits."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32
+
+_NEVER = -jnp.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Temperature 0 is greedy. ``top_k`` 0 and ``top_p`` 1 keep every token; both apply after the temperature."""
+
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self):
+        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise ValueError(
+                f"sampling needs max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1, top_k >= 0; got {self}"
+            )
+
+
+def keep_top_k(logits: Float[Array, "b v"], k: int) -> Float[Array, "b v"]:
+    """Minus infinity below the k-th largest logit (ties with it are kept, as in transformers)."""
+    threshold = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][:, -1:]
+    return jnp.where(logits < threshold, _NEVER, logits)
+
+
+def keep_top_p(logits: Float[Array, "b v"], p: float) -> Float[Array, "b v"]:
+    """Keep the smallest set of most likely tokens whose probability reaches p (Holtzman et al. 2020)."""
+    order = jnp.argsort(logits, axis=-1, descending=True)
+    ranked = jnp.take_along_axis(jax.nn.softmax(logits, -1), order, -1)
+    # A token stays if the mass before it is below p, so the one that crosses p stays too.
+    keep_ranked = jnp.cumsum(ranked, -1) - ranked < p
+    keep = jnp.zeros_like(keep_ranked).at[jnp.arange(len(logits))[:, None], order].set(keep_ranked)
+    return jnp.where(keep, logits, _NEVER)
+
+
+def choose(
+    key: Array, logits: Float[Array, "b v"], sampling: Sampling, forbidden: int
+) -> tuple[Int32[Array, " b"], Float[Array, " b"]]:
+    """One token per row and its log-probability under the distribution that it was drawn from.
+
+    Args:
+        key: Typed PRNG key; unused when greedy.
+        logits: Float32 scores of the next token.
+        sampling: The rule (static).
+        forbidden: An id that is never chosen (the image placeholder); may lie outside the vocabulary.
+    """
+    logits = jnp.where(jnp.arange(logits.shape[-1]) == forbidden, _NEVER, logits)
+    if sampling.temperature == 0:
+        tokens = jnp.argmax(logits, -1)
+    else:
+        logits = logits / sampling.temperature
+        if sampling.top_k:
+            logits = keep_top_k(logits, sampling.top_k)
+        if sampling.top_p < 1:
+            logits = keep_top_p(logits, sampling.top_p)
+        tokens = jax.random.categorical(key, logits)
+    log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits, -1), tokens[:, None], -1)[:, 0]
+    return tokens.astype(jnp.int32), log_probs

@@ -1,0 +1,87 @@
+"""Multi-head attention with rotary positions, an optional cache and optional adapters."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int32
+
+from vlm_jax.arrays import Params
+from vlm_jax.models.layers import Linear
+
+
+@flax.struct.dataclass
+class Cache:
+    """Keys and values of all layers for ``s`` slots. Every row writes the same slot (prompts are left-padded).
+
+    Attributes:
+        keys, values: One slice per layer.
+        mask: True on slots that hold a real token.
+        used: How many slots are filled (padding included), the same for every row.
+    """
+
+    keys: Float[Array, "l b s k h"]
+    values: Float[Array, "l b s k h"]
+    mask: Bool[Array, "b s"]
+    used: Int32[Array, ""]
+
+
+def rotary(x: Float[Array, "b t n h"], positions: Int32[Array, "b t"], theta: float) -> Float[Array, "b t n h"]:
+    """Rotary position embedding, half-split layout (Su et al. 2021; the "rotate_half" layout of transformers)."""
+    half = x.shape[-1] // 2
+    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1).astype(x.dtype)
+
+
+def causal_mask(attention_mask: Bool[Array, "b t"]) -> Bool[Array, "b 1 t t"]:
+    """True where query i may read key j: j is real and j <= i."""
+    length = attention_mask.shape[1]
+    return attention_mask[:, None, None, :] & jnp.tril(jnp.ones((length, length), bool))
+
+
+def cached_mask(cache_mask: Bool[Array, "b s"], used: Int32[Array, ""], queries: int) -> Bool[Array, "b 1 t s"]:
+    """As :func:`causal_mask` for queries that were just written to slots used .. used + queries - 1."""
+    slots = jnp.arange(cache_mask.shape[1])
+    reach = used + jnp.arange(queries)
+    return cache_mask[:, None, None, :] & (slots <= reach[:, None])
+
+
+class Attention(nnx.Module):
+    """Projections q, k, v, o; grouped keys where ``kv_heads < heads``. A cache replaces k, v by all slots so far."""
+
+    def __init__(self, width: int, heads: int, kv_heads: int, *, bias: bool, rngs: nnx.Rngs):
+        head_width = width // heads
+        self.q = Linear(width, heads * head_width, bias=bias, rngs=rngs)
+        self.k = Linear(width, kv_heads * head_width, bias=bias, rngs=rngs)
+        self.v = Linear(width, kv_heads * head_width, bias=bias, rngs=rngs)
+        self.o = Linear(heads * head_width, width, bias=bias, rngs=rngs)
+        self.head_width = head_width
+
+    def qkv(
+        self, x: Float[Array, "b t d"], adapter: Params | None = None, scale: float = 1.0
+    ) -> tuple[Float[Array, "b t n h"], Float[Array, "b t k h"], Float[Array, "b t k h"]]:
+        """Queries, keys and values by head, before any rotation."""
+        adapter = adapter or {}
+
+        def project(name):
+            y = getattr(self, name)(x, adapter.get(name), scale)
+            return rearrange(y, "b t (n h) -> b t n h", h=self.head_width)
+
+        return project("q"), project("k"), project("v")
+
+    def mix(
+        self,
+        q: Float[Array, "b t n h"],
+        k: Float[Array, "b s k h"],
+        v: Float[Array, "b s k h"],
+        mask: Bool[Array, "#b 1 t s"] | None,
+        adapter: Params | None = None,
+        scale: float = 1.0,
+    ) -> Float[Array, "b t d"]:
+        """Softmax attention (float32 softmax, scores / sqrt(h)) and the output projection."""
+        mixed = jax.nn.dot_product_attention(q, k, v, mask=mask)
+        return self.o(rearrange(mixed, "b t n h -> b t (n h)"), (adapter or {}).get("o"), scale)

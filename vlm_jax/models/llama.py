@@ -1,0 +1,106 @@
+"""A LLaMA decoder (Touvron et al. 2023), as Vicuna v1.5 uses it: pre-norm, rotary positions, gated MLP, no biases."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int32
+
+from vlm_jax.arrays import Params
+from vlm_jax.config import LanguageConfig
+from vlm_jax.models.attention import Attention, Cache, rotary
+from vlm_jax.models.layers import Embedding, Linear, RMSNorm, stack
+
+
+class Adapted(NamedTuple):
+    """One layer's low-rank adapters and their common factor; ``weights`` is None for the bare base."""
+
+    weights: Params | None
+    scale: float
+
+    def part(self, name: str) -> Params | None:
+        return self.weights[name] if self.weights is not None else None
+
+
+class BlockOutput(NamedTuple):
+    """A block's output and the two updates that it added to its input."""
+
+    hidden: Float[Array, "b t d"]
+    attention: Float[Array, "b t d"]
+    mlp: Float[Array, "b t d"]
+    cache: Cache | None
+
+
+class GatedMlp(nnx.Module):
+    """down(silu(gate x) * up x)."""
+
+    def __init__(self, width: int, hidden: int, rngs: nnx.Rngs):
+        self.gate = Linear(width, hidden, bias=False, rngs=rngs)
+        self.up = Linear(width, hidden, bias=False, rngs=rngs)
+        self.down = Linear(hidden, width, bias=False, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b t d"], adapter: Params | None, scale: float) -> Float[Array, "b t d"]:
+        adapter = adapter or {}
+        gated = jax.nn.silu(self.gate(x, adapter.get("gate"), scale)) * self.up(x, adapter.get("up"), scale)
+        return self.down(gated, adapter.get("down"), scale)
+
+
+class DecoderBlock(nnx.Module):
+    """Attention and gated MLP, each behind an RMS norm and added to the residual stream."""
+
+    def __init__(self, config: LanguageConfig, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config.width, config.norm_eps)
+        self.attention = Attention(config.width, config.heads, config.kv_heads, bias=False, rngs=rngs)
+        self.mlp_norm = RMSNorm(config.width, config.norm_eps)
+        self.mlp = GatedMlp(config.width, config.mlp_width, rngs)
+        self.theta = config.rope_theta
+
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        positions: Int32[Array, "b t"],
+        mask: Bool[Array, "b 1 t s"],
+        adapter: Adapted,
+        layer: Int32[Array, ""],
+        cache: Cache | None,
+    ) -> BlockOutput:
+        q, k, v = self.attention.qkv(self.attention_norm(x), adapter.part("attention"), adapter.scale)
+        q, k = rotary(q, positions, self.theta), rotary(k, positions, self.theta)
+        if cache is not None:
+            cache = _write(cache, layer, k, v)
+            k, v = cache.keys[layer].astype(q.dtype), cache.values[layer].astype(q.dtype)
+        attended = self.attention.mix(q, k, v, mask, adapter.part("attention"), adapter.scale)
+        x = x + attended
+        transformed = self.mlp(self.mlp_norm(x), adapter.part("mlp"), adapter.scale)
+        return BlockOutput(x + transformed, attended, transformed, cache)
+
+
+def _write(cache: Cache, layer: Int32[Array, ""], k: Array, v: Array) -> Cache:
+    """Put one layer's new keys and values into the slots that start at ``cache.used``."""
+
+    def put(store, new):
+        return jax.lax.dynamic_update_slice(store, new[None].astype(store.dtype), (layer, 0, cache.used, 0, 0))
+
+    return cache.replace(keys=put(cache.keys, k), values=put(cache.values, v))
+
+
+class Decoder(nnx.Module):
+    """Token table, stacked blocks, final norm and vocabulary head."""
+
+    def __init__(self, config: LanguageConfig, rngs: nnx.Rngs):
+        self.embedding = Embedding(config.vocab_size, config.width, rngs).table
+        self.blocks = stack(lambda r: DecoderBlock(config, r), config.layers, rngs)
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.head = Linear(config.width, config.vocab_size, bias=False, rngs=rngs)
+
+
+def empty_cache(config: LanguageConfig, rows: int, slots: int, dtype: jnp.dtype) -> Cache:
+    """Zeroed cache for ``rows`` sequences of at most ``slots`` positions."""
+    shape = (config.layers, rows, slots, config.kv_heads, config.head_width)
+    return Cache(
+        keys=jnp.zeros(shape, dtype),
+        values=jnp.zeros(shape, dtype),
+        mask=jnp.zeros((rows, slots), bool),
+        used=jnp.zeros((), jnp.int32),
+    )

@@ -1,0 +1,220 @@
+"""LLaVA: the one forward pass that training, decoding, scoring and interpretation all use.
+
+    images --vision tower--> patch features --projector--> image embeddings --+
+    tokens --embedding table--------------------------------------------------+--> blocks --> norm --> hidden
+                                                                                                        |
+                                                                          logits(hidden), scores(head, hidden)
+
+``base`` is the nested dict of all frozen or trained weights, ``adapter`` a nested dict of low-rank updates (or None);
+choosing a role (policy, reference, reward, value) is choosing an adapter.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int32, UInt8
+
+from vlm_jax.arrays import Batch, Params
+from vlm_jax.config import LlavaConfig
+from vlm_jax.models.attention import Cache, cached_mask, causal_mask
+from vlm_jax.models.clip import VisionTower, normalise
+from vlm_jax.models.layers import Linear, scan_blocks
+from vlm_jax.models.llama import Adapted, Decoder
+from vlm_jax.parallel.mesh import constrain
+
+_ROWS = ("data", "fsdp")
+
+Site = Literal["residual", "attention", "mlp"]
+
+
+class Capture(NamedTuple):
+    """Which states come back: blocks counted from 1 (0 is the input of the first block), at one or more sites.
+
+    ``residual`` is the block's output, ``attention`` and ``mlp`` the updates that the block added (zero at layer 0).
+    """
+
+    layers: tuple[int, ...]
+    sites: tuple[Site, ...] = ("residual",)
+
+
+class Edit(NamedTuple):
+    """A change of block outputs while the pass runs: ``apply`` replaces the output where ``mask`` is True.
+
+    ``layers`` counts blocks from 1; ``apply`` maps [b, t, d] to [b, t, d] and must be pure.
+    """
+
+    layers: tuple[int, ...]
+    mask: Bool[Array, "b t"]
+    apply: Callable[[Float[Array, "b t d"]], Float[Array, "b t d"]]
+
+
+@flax.struct.dataclass
+class Output:
+    """``hidden`` has passed the final norm; ``states[site]`` is stacked in the order of ``capture.layers``."""
+
+    hidden: Float[Array, "b t d"]
+    cache: Cache | None
+    states: dict[str, Float[Array, "c b t d"]]
+
+
+class Projector(nnx.Module):
+    """Patch features into the decoder's width: one linear map (LLaVA v1, LLaVA-RLHF) or two around exact GELU (1.5)."""
+
+    def __init__(self, config: LlavaConfig, rngs: nnx.Rngs):
+        width = config.language.width
+        self.linear1 = Linear(config.vision.width, width, bias=True, rngs=rngs)
+        self.linear2 = Linear(width, width, bias=True, rngs=rngs) if config.projector == "mlp" else None
+
+    def __call__(self, features: Float[Array, "b p e"]) -> Float[Array, "b p d"]:
+        x = self.linear1(features)
+        return x if self.linear2 is None else self.linear2(jax.nn.gelu(x, approximate=False))
+
+
+class Llava(nnx.Module):
+    """The blueprint: names and shapes of every weight."""
+
+    def __init__(self, config: LlavaConfig, rngs: nnx.Rngs):
+        self.vision = VisionTower(config.vision, rngs)
+        self.projector = Projector(config, rngs)
+        self.language = Decoder(config.language, rngs)
+
+
+def init_llava(config: LlavaConfig, key: Array) -> Params:
+    """Fresh float32 weights as a nested dict; under ``jax.eval_shape`` the shapes alone."""
+    return nnx.to_pure_dict(nnx.state(Llava(config, nnx.Rngs(key))))
+
+
+@functools.cache
+def _blueprint(config: LlavaConfig) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: Llava(config, nnx.Rngs(0))))
+
+
+def _model(config: LlavaConfig, base: Params) -> Llava:
+    return nnx.merge(_blueprint(config), base)
+
+
+def encode_images(config: LlavaConfig, base: Params, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b p d"]:
+    """8-bit images to embeddings in the decoder's width."""
+    model = _model(config, base)
+    return model.projector(model.vision.patch_features(normalise(images, jnp.dtype(config.dtype))))
+
+
+def splice(
+    text: Float[Array, "b t d"], image: Float[Array, "b p d"], image_mask: Bool[Array, "b t"]
+) -> Float[Array, "b t d"]:
+    """Put the k-th image embedding of a row at the row's k-th masked position."""
+    index = jnp.clip(jnp.cumsum(image_mask, 1) - 1, 0, image.shape[1] - 1)
+    return jnp.where(image_mask[..., None], jnp.take_along_axis(image, index[..., None], axis=1), text)
+
+
+def _embed(config: LlavaConfig, base: Params, batch: Batch) -> Float[Array, "b t d"]:
+    """Token embeddings with image embeddings in their places, in the config's dtype."""
+    # The placeholder id may have no row in the table: look up row 0 there, its embedding is replaced below.
+    ids = jnp.where(batch.image_mask, 0, batch.tokens)
+    x = base["language"]["embedding"][ids].astype(jnp.dtype(config.dtype))
+    if batch.images is not None:
+        x = splice(x, encode_images(config, base, batch.images), batch.image_mask)
+    return constrain(x, _ROWS)
+
+
+def positions_of(attention_mask: Bool[Array, "b t"], cache: Cache | None) -> Int32[Array, "b t"]:
+    """Rotary positions: real tokens count from 0, padding does not count."""
+    before = 0 if cache is None else cache.mask.sum(1, keepdims=True)
+    return jnp.maximum(before + jnp.cumsum(attention_mask, 1) - 1, 0).astype(jnp.int32)
+
+
+def forward(
+    config: LlavaConfig,
+    base: Params,
+    adapter: Params | None,
+    batch: Batch,
+    *,
+    cache: Cache | None = None,
+    capture: Capture | None = None,
+    edit: Edit | None = None,
+) -> Output:
+    """Hidden states of a batch.
+
+    Args:
+        config: Static shapes and dtypes.
+        base: Weights from :func:`init_llava` or a checkpoint.
+        adapter: Low-rank updates from ``adapters.init_lora``, or None.
+        batch: See :class:`vlm_jax.arrays.Batch`.
+        cache: Keys and values of earlier positions; the batch is then the continuation (or, for an empty cache, the
+            left-padded prompt) and the returned cache holds it too.
+        capture: States to return beside the final ones.
+        edit: A change of block outputs.
+    """
+    x = _embed(config, base, batch)
+    positions = positions_of(batch.attention_mask, cache)
+    if cache is None:
+        mask = causal_mask(batch.attention_mask)
+    else:
+        slots = jax.lax.dynamic_update_slice(cache.mask, batch.attention_mask, (0, cache.used))
+        mask = cached_mask(slots, cache.used, x.shape[1])
+        cache = cache.replace(mask=slots)
+
+    states = _first_states(capture, x)
+    scale = config.lora.scale
+
+    def body(block, carry, layer_input):
+        x, cache, states = carry
+        layer, adapter_weights = layer_input
+        out = block(x, positions, mask, Adapted(adapter_weights, scale), layer, cache)
+        x = constrain(_edited(edit, layer + 1, out.hidden), _ROWS)
+        states = _record(capture, states, layer + 1, {"residual": x, "attention": out.attention, "mlp": out.mlp})
+        return x, out.cache, states
+
+    model = _model(config, base)
+    x, cache, states = scan_blocks(
+        model.language.blocks,
+        body,
+        (x, cache, states),
+        (jnp.arange(config.language.layers), adapter),
+        remat=config.remat if cache is None else "none",
+    )
+    if cache is not None:
+        cache = cache.replace(used=cache.used + x.shape[1])
+    return Output(hidden=model.language.norm(x), cache=cache, states=states)
+
+
+def _first_states(capture: Capture | None, x: Float[Array, "b t d"]) -> dict[str, Array]:
+    """Buffers for the captured states, layer 0 filled in."""
+    if capture is None:
+        return {}
+    buffers = {site: jnp.zeros((len(capture.layers), *x.shape), x.dtype) for site in capture.sites}
+    return _record(capture, buffers, jnp.int32(0), {"residual": x})
+
+
+def _record(
+    capture: Capture | None, buffers: dict[str, Array], layer: Int32[Array, ""], values: dict[str, Array]
+) -> dict[str, Array]:
+    """Write this layer's states into the slots that ask for it. Only captured layers take memory."""
+    if capture is None:
+        return buffers
+    here = (jnp.array(capture.layers) == layer)[:, None, None, None]
+    return {site: jnp.where(here, values[site], buf) if site in values else buf for site, buf in buffers.items()}
+
+
+def _edited(edit: Edit | None, layer: Int32[Array, ""], hidden: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+    if edit is None:
+        return hidden
+    where = jnp.isin(layer, jnp.array(edit.layers)) & edit.mask
+    return jnp.where(where[..., None], edit.apply(hidden), hidden)
+
+
+def logits(config: LlavaConfig, base: Params, hidden: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
+    """Vocabulary logits in float32. Ask only for the positions that are needed: this is the largest array of a step."""
+    kernel = base["language"]["head"]["kernel"].astype(hidden.dtype)
+    out = jnp.einsum("btd,dv->btv", hidden, kernel, preferred_element_type=jnp.float32)
+    return constrain(out, _ROWS, None, "tensor")
+
+
+def scores(head: Params, hidden: Float[Array, "b *t d"]) -> Float[Array, "b *t"]:
+    """A scalar head (reward or value) in float32: ``{"kernel": [d], "bias": []}``."""
+    return hidden.astype(jnp.float32) @ head["kernel"] + head["bias"]

@@ -1,0 +1,105 @@
+"""The impure part of every training run: read batches, call the step, log, save, resume.
+
+What is computed lives in the step, a compiled function (or, for PPO, two with a stop on the host); this file knows
+nothing about it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from vlm_jax.checkpoints.run_state import BaseSource, RunState
+from vlm_jax.parallel.compile import place_batch
+from vlm_jax.parallel.mesh import shardings
+from vlm_jax.train.log import Meter, MetricLog
+from vlm_jax.train.optim import TrainState
+
+Step = Callable[[TrainState, Any], tuple[TrainState, Mapping[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How long a run goes on and where it keeps its checkpoints and metrics.
+
+    ``shown`` names the metrics that the progress line shows.
+    """
+
+    title: str
+    folder: Path
+    steps: int
+    save_every: int = 100
+    log_every: int = 10
+    shown: tuple[str, ...] = ("loss",)
+
+
+class DivergedError(Exception):
+    """A metric is no finite number any more; going on would only burn time."""
+
+
+def train(
+    run: Run,
+    mesh: Mesh,
+    state: TrainState,
+    step: Step,
+    batches: Iterable[Any],
+    identity: Mapping[str, Any],
+    base: BaseSource,
+) -> TrainState:
+    """Run ``step`` until ``run.steps``, from the newest checkpoint in the folder if there is one.
+
+    Args:
+        run: Length and places.
+        mesh: Where batches go; the state lies there already.
+        state: The first state. Its buffers are donated.
+        step: ``(state, batch on the mesh) -> (state, scalar metrics)``.
+        batches: Iterable whose iterator has ``get_state`` and ``set_state`` (grain).
+        identity: The run's resolved settings in JSON types; resuming with other ones is refused.
+        base: The frozen weights that the run stands on.
+
+    Raises:
+        InputError: The folder holds a run with other settings.
+        DivergedError: A metric became infinite or not a number; the last checkpoint is from before.
+    """
+    with RunState(run.folder, dict(identity), base) as saved:
+        state, iterator, first = _resume(saved, mesh, state, iter(batches))
+        log = MetricLog(run.folder, first)
+        try:
+            with Meter(run.title, run.steps, first) as meter:
+                for number in range(first, run.steps):
+                    state, metrics = step(state, place_batch(mesh, next(iterator)))
+                    done = number + 1
+                    if done % run.log_every == 0 or done == run.steps:
+                        _report(run, number, metrics, log, meter)
+                    if done % run.save_every == 0 or done == run.steps:
+                        saved.save(done, state, iterator.get_state())
+        finally:
+            log.close()
+    return state
+
+
+def _resume(saved: RunState, mesh: Mesh, state: TrainState, iterator: Iterator) -> tuple[TrainState, Iterator, int]:
+    """The newest saved state, its place in the data and its step; the given ones at step 0 where nothing is saved."""
+    if saved.latest_step is None:
+        return state, iterator, 0
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        shardings(mesh, state),
+    )
+    restored = saved.restore(abstract)
+    iterator.set_state(restored.data_state)
+    return restored.state, iterator, restored.step
+
+
+def _report(run: Run, number: int, metrics: Mapping[str, Any], log: MetricLog, meter: Meter) -> None:
+    values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+    log.write(number, values)
+    odd = [name for name, value in values.items() if not math.isfinite(value)]
+    if odd:
+        raise DivergedError(f"step {number}: {', '.join(odd)} is not finite")
+    meter.update(number + 1, {name: values[name] for name in run.shown})

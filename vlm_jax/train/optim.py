@@ -1,0 +1,67 @@
+"""The optimizer, described by a hashable record so that a step can take it as a static argument."""
+
+import dataclasses
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int32
+
+from vlm_jax.arrays import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    """AdamW with a clip of the global gradient norm and a warm-up.
+
+    ``steps`` is the length of the cosine decay to 0 and is not used by the constant schedule.
+    """
+
+    learning_rate: float
+    steps: int = 1
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine"] = "cosine"
+    clip_norm: float = 1.0
+    weight_decay: float = 0.0
+    b2: float = 0.999
+
+    def rate(self, step: Int32[Array, ""] | int) -> Array:
+        """The learning rate of a step, counted from 0."""
+        if self.schedule == "constant":
+            return optax.warmup_constant_schedule(0.0, self.learning_rate, self.warmup_steps)(step)
+        warmup = min(self.warmup_steps, self.steps - 1)
+        return optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, warmup, self.steps)(step)
+
+    def transform(self) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip_norm),
+            optax.adamw(self.rate, b2=self.b2, weight_decay=self.weight_decay),
+        )
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a step changes. ``params`` is whatever is trained: ``{"base": subtree}`` or roles of adapters and heads."""
+
+    params: Params
+    optimizer: optax.OptState
+    step: Int32[Array, ""]
+
+
+def start(optim: Optim, params: Params) -> TrainState:
+    return TrainState(params=params, optimizer=optim.transform().init(params), step=jnp.zeros((), jnp.int32))
+
+
+def apply_gradients(optim: Optim, state: TrainState, gradients: Params) -> tuple[TrainState, dict[str, Array]]:
+    """One optimizer step; reports the gradient norm before clipping and the learning rate used."""
+    updates, optimizer = optim.transform().update(gradients, state.optimizer, state.params)
+    metrics = {"gradient_norm": optax.global_norm(gradients), "learning_rate": optim.rate(state.step)}
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(params=params, optimizer=optimizer, step=state.step + 1), metrics
+
+
+def split_rows(tree: Any, parts: int) -> Any:
+    """[b, ...] leaves to [parts, b / parts, ...], strided so that each device's rows stay on it."""
+    return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), tree)

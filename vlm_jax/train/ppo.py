@@ -1,0 +1,274 @@
+"""PPO from a reward model (Schulman et al. 2017; Ouyang et al. 2022), as LLaVA-RLHF applies it to images.
+
+One step is two compiled functions with a short stop on the host between them, where answers become text for the log
+and for rules that read text:
+
+    rollout:    sample answers; log-probs of policy and reference, values, reward scores (one forward each)
+    ppo_update: token rewards -> advantages -> epochs x minibatches of clipped policy and value losses
+
+Policy, reference, reward and value are adapters over one base. ``state.params`` is ``{"policy": {"lora"}, "value":
+{"lora", "head"}}``; ``frozen`` is ``{"reference": {"lora"}, "reward": {"lora", "head"}}``.
+"""
+
+import dataclasses
+from typing import Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from vlm_jax.arrays import Batch, Generation, Params, PromptBatch
+from vlm_jax.config import LlavaConfig
+from vlm_jax.generate.decode import generate
+from vlm_jax.generate.sampling import Sampling
+from vlm_jax.models.llava import forward, scores
+from vlm_jax.rewards.terms import RewardTerms, total_reward
+from vlm_jax.train.advantages import KlEstimator, generalised_advantages, kl_estimate, whiten
+from vlm_jax.train.losses import clipped_policy_loss, clipped_value_loss, masked_mean, token_log_probs
+from vlm_jax.train.optim import Optim, TrainState, apply_gradients, split_rows
+from vlm_jax.train.reward import reward_scores
+
+
+@flax.struct.dataclass
+class Rollout:
+    """Answers and everything measured about them before the update. Float arrays are 0 on padding in ``masked`` mode.
+
+    ``sequences`` holds prompt and answer side by side; the answer starts at column ``sequences.t - r``.
+    """
+
+    sequences: Batch
+    mask: Bool[Array, "b r"]
+    log_probs: Float[Array, "b r"]
+    reference_log_probs: Float[Array, "b r"]
+    values: Float[Array, "b r"]
+    scores: Float[Array, " b"]
+    ended: Bool[Array, " b"]
+    lengths: Int32[Array, " b"]
+    length_bonus: Float[Array, " b"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PpoSettings:
+    """Defaults are LLaVA-RLHF's coefficients with padding masked out.
+
+    ``pads`` says what padding does to means and whitening. The released code counts it (``counted``): every mean runs
+    over all slots, the reward stands on the last slot, and the value loss trains padding. ``masked`` leaves padding
+    out of everything and puts the reward on the last real token. With gamma = lambda = 1 the real tokens' returns are
+    the same in both.
+    """
+
+    optim: Optim
+    sampling: Sampling = Sampling()
+    terms: RewardTerms = RewardTerms()
+    kl_coefficient: float = 0.1
+    kl_estimator: KlEstimator = "k1"
+    reward_scale: float = 10.0
+    gamma: float = 1.0
+    lam: float = 1.0
+    clip: float = 0.2
+    value_clip: float = 0.2
+    value_coefficient: float = 0.1
+    epochs: int = 2
+    minibatches: int = 2
+    pads: Literal["masked", "counted"] = "masked"
+
+
+def join_answer(prompts: Batch, answer: Generation) -> Batch:
+    """Prompt and answer as one batch; the answer's padding is masked, so rows keep their columns."""
+    nothing = jnp.zeros_like(answer.mask)
+    return Batch(
+        tokens=jnp.concatenate([prompts.tokens, answer.tokens], 1),
+        attention_mask=jnp.concatenate([prompts.attention_mask, answer.mask], 1),
+        image_mask=jnp.concatenate([prompts.image_mask, nothing], 1),
+        loss_mask=jnp.concatenate([jnp.zeros_like(prompts.loss_mask), answer.mask], 1),
+        images=prompts.images,
+    )
+
+
+def reward_batch(answer: Generation, batch: PromptBatch) -> Batch:
+    """Prompt, answer, evaluation turn. Masked gaps change nothing: positions count real tokens only."""
+    sequences = join_answer(batch.reward_prompt, answer)
+    nothing = jnp.zeros_like(batch.suffix_mask)
+    return Batch(
+        tokens=jnp.concatenate([sequences.tokens, batch.suffix_tokens], 1),
+        attention_mask=jnp.concatenate([sequences.attention_mask, batch.suffix_mask], 1),
+        image_mask=jnp.concatenate([sequences.image_mask, nothing], 1),
+        loss_mask=jnp.concatenate([jnp.zeros_like(sequences.loss_mask), nothing], 1),
+        images=sequences.images,
+    )
+
+
+def _answer_states(hidden: Float[Array, "b t d"], answer_slots: int) -> Float[Array, "b r d"]:
+    """The state BEFORE each answer token: what predicted it."""
+    return hidden[:, -answer_slots - 1 : -1]
+
+
+def answer_log_probs(
+    config: LlavaConfig,
+    settings: PpoSettings,
+    base: Params,
+    lora: Params,
+    sequences: Batch,
+    mask: Bool[Array, "b r"],
+) -> tuple[Float[Array, "b r"], Float[Array, "b r"]]:
+    """Log-probability of each answer token and the entropy there; log-probabilities are 0 on padding."""
+    slots = mask.shape[1]
+    hidden = forward(config, base, lora, sequences).hidden
+    # At temperature 0 the sampler is greedy; likelihoods then belong to the unscaled model.
+    temperature = settings.sampling.temperature or 1.0
+    log_probs, entropy = token_log_probs(
+        config, base, _answer_states(hidden, slots), sequences.tokens[:, -slots:], temperature
+    )
+    return jnp.where(mask, log_probs, 0.0), entropy
+
+
+def answer_values(
+    config: LlavaConfig,
+    settings: PpoSettings,
+    base: Params,
+    role: Params,
+    sequences: Batch,
+    mask: Bool[Array, "b r"],
+) -> Float[Array, "b r"]:
+    """The value model's estimate before each answer token; 0 on padding unless padding counts."""
+    hidden = forward(config, base, role["lora"], sequences).hidden
+    values = scores(role["head"], _answer_states(hidden, mask.shape[1]))
+    return values if settings.pads == "counted" else jnp.where(mask, values, 0.0)
+
+
+def rollout(
+    config: LlavaConfig,
+    settings: PpoSettings,
+    base: Params,
+    params: Params,
+    frozen: Params,
+    batch: PromptBatch,
+    key: Array,
+) -> tuple[Rollout, Int32[Array, "b r"]]:
+    """Sample one answer per prompt and measure it.
+
+    Log-probabilities come from the training forward, not from the sampler, so that the first update sees ratio 1.
+
+    Returns:
+        The rollout, and the sampled tokens for the host.
+    """
+    answer = generate(config, base, params["policy"]["lora"], batch.prompt, key, settings.sampling)
+    sequences = join_answer(batch.prompt, answer)
+    log_probs, _ = answer_log_probs(config, settings, base, params["policy"]["lora"], sequences, answer.mask)
+    reference, _ = answer_log_probs(config, settings, base, frozen["reference"]["lora"], sequences, answer.mask)
+    measured = Rollout(
+        sequences=sequences,
+        mask=answer.mask,
+        log_probs=log_probs,
+        reference_log_probs=reference,
+        values=answer_values(config, settings, base, params["value"], sequences, answer.mask),
+        scores=reward_scores(config, base, frozen["reward"], reward_batch(answer, batch)),
+        ended=answer.ended,
+        lengths=answer.lengths,
+        length_bonus=batch.length_bonus,
+    )
+    return measured, answer.tokens
+
+
+def token_rewards(settings: PpoSettings, rollout: Rollout, rewards: Float[Array, " b"]) -> Float[Array, "b r"]:
+    """-kl_coefficient * KL on each token, and the answer's reward on one slot, all times ``reward_scale``; float32."""
+    kl = kl_estimate(rollout.log_probs, rollout.reference_log_probs, settings.kl_estimator)
+    slots = rollout.mask.shape[1]
+    last = slots - 1 if settings.pads == "counted" else rollout.lengths[:, None] - 1
+    terminal = jnp.where(jnp.arange(slots) == last, rewards[:, None].astype(jnp.float32), 0.0)
+    return settings.reward_scale * (terminal - settings.kl_coefficient * kl)
+
+
+@flax.struct.dataclass
+class _Sample:
+    """One row of what a minibatch needs."""
+
+    rollout: Rollout
+    advantages: Float[Array, "b r"]
+    returns: Float[Array, "b r"]
+
+
+def ppo_loss(
+    config: LlavaConfig, settings: PpoSettings, base: Params, params: Params, sample: _Sample
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Clipped policy loss + value_coefficient * clipped value loss of one minibatch, and its monitors."""
+    old, mask = sample.rollout, sample.rollout.mask
+    counted = jnp.ones_like(mask) if settings.pads == "counted" else mask
+    log_probs, entropy = answer_log_probs(config, settings, base, params["policy"]["lora"], old.sequences, mask)
+    values = answer_values(config, settings, base, params["value"], old.sequences, mask)
+    policy = clipped_policy_loss(log_probs, old.log_probs, sample.advantages, settings.clip)
+    value = clipped_value_loss(values, old.values, sample.returns, settings.value_clip)
+    policy_loss, value_loss = masked_mean(policy, counted), masked_mean(value, counted)
+    ratio = jnp.exp(log_probs - old.log_probs)
+    metrics = {
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "ratio": masked_mean(ratio, mask),
+        "clip_fraction": masked_mean((jnp.abs(ratio - 1) > settings.clip).astype(jnp.float32), mask),
+        "approximate_kl": masked_mean(0.5 * jnp.square(log_probs - old.log_probs), mask),
+        "entropy": masked_mean(entropy, mask),
+    }
+    return policy_loss + settings.value_coefficient * value_loss, metrics
+
+
+def _rollout_metrics(rollout: Rollout, rewards: Float[Array, " b"], returns: Float[Array, "b r"]) -> dict[str, Array]:
+    """What the rollout looked like before the update."""
+    k1 = rollout.log_probs - rollout.reference_log_probs
+    unexplained = masked_mean(jnp.square(returns - rollout.values), rollout.mask)
+    spread = masked_mean(jnp.square(returns - masked_mean(returns, rollout.mask)), rollout.mask)
+    return {
+        "reward": rewards.mean(),
+        "score": rollout.scores.mean(),
+        "kl": jnp.where(rollout.mask, k1, 0.0).sum(1).mean(),
+        "kl_k3": jnp.where(rollout.mask, jnp.expm1(-k1) + k1, 0.0).sum(1).mean(),
+        "length": rollout.lengths.mean(dtype=jnp.float32),
+        "ended": rollout.ended.mean(dtype=jnp.float32),
+        "explained_variance": 1 - unexplained / jnp.maximum(spread, 1e-8),
+    }
+
+
+def ppo_update(
+    config: LlavaConfig,
+    settings: PpoSettings,
+    base: Params,
+    state: TrainState,
+    rollout: Rollout,
+    correct: Float[Array, " b"],
+    key: Array,
+) -> tuple[TrainState, dict[str, Array]]:
+    """All epochs and minibatches over one rollout, in one compiled loop.
+
+    Args:
+        correct: What ``rewards.terms.correctness`` found in each answer's text.
+        key: Decides the minibatches.
+
+    Returns:
+        The new state; means over minibatches of the loss monitors, plus the rollout's own figures: ``reward`` (with
+        all terms), ``score`` (reward model alone), ``kl`` and ``kl_k3`` (nats per answer), length, share ended.
+        ``first_ratio`` and ``first_approximate_kl`` are the first minibatch's: 1 and 0 where all is well.
+    """
+    limit = settings.sampling.max_new_tokens
+    rewards = total_reward(
+        settings.terms, rollout.scores, rollout.ended, rollout.lengths, limit, rollout.length_bonus, correct
+    )
+    counted = jnp.ones_like(rollout.mask) if settings.pads == "counted" else rollout.mask
+    slot_rewards = jnp.where(counted, token_rewards(settings, rollout, rewards), 0.0)
+    advantages, returns = generalised_advantages(slot_rewards, rollout.values, settings.gamma, settings.lam)
+    sample = _Sample(rollout=rollout, advantages=whiten(advantages, counted), returns=returns)
+
+    def minibatch(state, rows):
+        part = jax.tree.map(lambda x: x[rows], sample)
+        gradients, metrics = jax.grad(lambda params: ppo_loss(config, settings, base, params, part), has_aux=True)(
+            state.params
+        )
+        state, optimizer_metrics = apply_gradients(settings.optim, state, gradients)
+        return state, metrics | optimizer_metrics
+
+    rows = len(rollout.lengths)
+    orders = [jax.random.permutation(jax.random.fold_in(key, epoch), rows) for epoch in range(settings.epochs)]
+    order = jnp.concatenate([split_rows(order, settings.minibatches) for order in orders])
+    state, metrics = jax.lax.scan(minibatch, state, order)
+    first = {f"first_{name}": metrics[name][0] for name in ("ratio", "approximate_kl")}
+    means = {name: values.mean() for name, values in metrics.items()}
+    return state, means | first | _rollout_metrics(rollout, rewards, returns)
