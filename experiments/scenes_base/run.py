@@ -50,14 +50,16 @@ _PRESET = "scenes-tiny"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Attributes:
-    out: Folder of the run.
-    seed: Of weights, data order and the world.
-    scenes: Training scenes.
-    vision_steps: Of 64 pictures.
-    describe_epochs: Passes over true descriptions.
-    sft_epochs: Passes over conversations.
-    install: Copy the result into the package.
+    """What the command takes.
+
+    Attributes:
+        out: Folder of the run.
+        seed: Of weights, data order and the world.
+        scenes: Training scenes.
+        vision_steps: Of 64 pictures.
+        describe_epochs: Passes over true descriptions.
+        sft_epochs: Passes over conversations.
+        install: Copy the result into the package.
     """
 
     out: Path = Path("runs/scenes_base")
@@ -65,7 +67,7 @@ class Options:
     scenes: int = 30000
     vision_steps: int = 1500
     describe_epochs: float = 1.5
-    sft_epochs: float = 3.0
+    sft_epochs: float = 2.0
     install: bool = False
 
 
@@ -146,8 +148,8 @@ def train_language(options: Options, world: Path, start_from: Path) -> Path:
         data=world / "instructions.json",
         out=options.out / "sft",
         epochs=options.sft_epochs,
-        batch_size=64,
-        max_length=160,
+        batch_size=48,
+        max_length=192,
         learning_rate=1.5e-3,
         **common,
     )

@@ -142,7 +142,7 @@ class VisionSource:
         tokens = np.zeros((2 * self.captioned, self.length), np.int32)
         mask = np.zeros_like(tokens, bool)
         for row, text in enumerate(true + false):
-            ids = self.tokenizer(text).input_ids[: self.length - 1] + [self.tokenizer.eos_token_id]
+            ids = [*self.tokenizer(text).input_ids[: self.length - 1], self.tokenizer.eos_token_id]
             tokens[row, : len(ids)], mask[row, : len(ids)] = ids, True
         images = np.stack([draw(here) for here in scenes])
         return VisionBatch(images, tokens, mask, *labels.swapaxes(0, 1))

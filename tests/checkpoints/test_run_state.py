@@ -16,17 +16,13 @@ DATA = {"position": 7, "rng": [1, {"seed": None}]}
 
 def make_state(seed: int = 0):
     optimizer = optax.adamw(1e-3)
-    params = {
-        "lora": {"a": jax.random.normal(jax.random.key(seed), (8, 4)), "b": jnp.ones((4,), jnp.bfloat16)}
-    }
+    params = {"lora": {"a": jax.random.normal(jax.random.key(seed), (8, 4)), "b": jnp.ones((4,), jnp.bfloat16)}}
     updates, opt = optimizer.update(params, optimizer.init(params), params)
     return {"params": optax.apply_updates(params, updates), "opt": opt, "step": jnp.int32(seed)}
 
 
 def abstract(state, sharding=None):
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), state
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), state)
 
 
 def assert_same(left, right):
@@ -71,6 +67,15 @@ def test_restoring_nothing_or_another_state_is_refused(tmp_path):
         wrong["extra"] = wrong["step"]
         with pytest.raises(InputError, match=r"extra nothing instead of int32\[\].*lora/a float32\[8, 4\]"):
             run.restore(wrong)
+
+
+def test_a_state_may_be_donated_while_it_is_saved(tmp_path):
+    state, donate = make_state(1), jax.jit(lambda tree: jax.tree.map(lambda x: x * 0, tree), donate_argnums=0)
+    with RunState(tmp_path, CONFIG, BASE) as run:
+        run.save(1, state, DATA)
+        jax.block_until_ready(donate(state))
+        run.wait()
+        assert_same(run.restore(abstract(make_state(1))).state, make_state(1))
 
 
 def test_interrupted_save_does_not_count(tmp_path):

@@ -14,9 +14,7 @@ from vlm_jax.models.llava import init_llava
 
 TINY = LlavaConfig(
     vision=VisionConfig(image_size=28, patch_size=14, width=36, layers=3, heads=3, mlp_width=50),
-    language=LanguageConfig(
-        vocab_size=61, width=48, layers=3, heads=6, kv_heads=2, mlp_width=40, max_positions=64
-    ),
+    language=LanguageConfig(vocab_size=61, width=48, layers=3, heads=6, kv_heads=2, mlp_width=40, max_positions=64),
     lora=LoraConfig(rank=3, alpha=6.0),
     image_token_id=60,
     dtype="float32",

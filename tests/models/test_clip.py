@@ -13,15 +13,14 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 from torch_weights import randomise, tree_of  # noqa: E402
 
+FLOAT = jnp.dtype("float32")
 EVEN = ClipConfig(
     vision=VisionConfig(image_size=28, patch_size=7, width=32, layers=4, heads=4, mlp_width=64),
     text=ClipTextConfig(vocab_size=50, positions=12, width=32, layers=2, heads=4, mlp_width=64),
     projection_width=16,
 )
 ODD = ClipConfig(
-    vision=VisionConfig(
-        image_size=33, patch_size=11, width=35, layers=3, heads=5, mlp_width=47, norm_eps=1e-3
-    ),
+    vision=VisionConfig(image_size=33, patch_size=11, width=35, layers=3, heads=5, mlp_width=47, norm_eps=1e-3),
     text=ClipTextConfig(vocab_size=37, positions=9, width=21, layers=3, heads=3, mlp_width=29),
     projection_width=13,
 )
@@ -59,13 +58,13 @@ def pair(request):
     return config, model, weights
 
 
-def make_images(config: ClipConfig) -> np.ndarray:
+def make_images(config: ClipConfig) -> jax.Array:
     side = config.vision.image_size
-    return np.random.default_rng(0).integers(0, 256, (3, side, side, 3)).astype(np.uint8)
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (3, side, side, 3)), jnp.uint8)
 
 
-def pixels(images: np.ndarray):
-    scaled = (images.astype(np.float32) / 255 - np.array(CLIP_MEAN)) / np.array(CLIP_STD)
+def pixels(images: jax.Array):
+    scaled = (np.asarray(images, np.float32) / 255 - np.array(CLIP_MEAN)) / np.array(CLIP_STD)
     return torch.tensor(scaled.astype(np.float32)).permute(0, 3, 1, 2)
 
 
@@ -78,10 +77,10 @@ def test_patch_features(pair, layer):
     # Features of an earlier block need no change of weights, only fewer of them.
     layers = layer % (config.vision.layers + 1)
     tower = clip_model(config, weights).vision
-    ours = tower.run(normalise(images, jnp.float32), layers)
+    ours = tower.run(normalise(images, FLOAT), layers)
     np.testing.assert_allclose(ours, states[layer].numpy(), atol=1e-4, rtol=0)
     if layer == -2:
-        np.testing.assert_array_equal(tower.patch_features(normalise(images, jnp.float32)), ours[:, 1:])
+        np.testing.assert_array_equal(tower.patch_features(normalise(images, FLOAT)), ours[:, 1:])
 
 
 def test_similarity_of_images_and_texts(pair):
@@ -99,6 +98,6 @@ def test_similarity_of_images_and_texts(pair):
             attention_mask=torch.tensor(mask).long(),
         ).logits_per_image.numpy()
     similarity = jax.jit(lambda weights, *inputs: clip_model(config, weights)(*inputs))
-    ours = similarity(weights, normalise(images, jnp.float32), tokens, mask)
+    ours = similarity(weights, normalise(images, FLOAT), tokens, mask)
     assert theirs.std() > 0.1
     np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)

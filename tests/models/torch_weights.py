@@ -1,6 +1,7 @@
 """Random transformers models and their weights in our trees."""
 
 import jax
+import jax.numpy as jnp
 import torch
 
 from vlm_jax.checkpoints.layouts import Layout, gather, normalised, problems, slots
@@ -21,4 +22,5 @@ def tree_of(model: torch.nn.Module, layout: Layout, make, renames=()):
     tensors, expected = model.state_dict(), slots(layout, shapes)
     names = normalised(tensors, renames)
     assert not problems(expected, {name: tuple(tensors[here].shape) for name, here in names.items()})
-    return gather(expected, shapes, lambda name: tensors[names[name]].numpy())
+    tree = gather(expected, shapes, lambda name: tensors[names[name]].numpy())
+    return jax.tree.map(jnp.asarray, tree)

@@ -60,9 +60,7 @@ LEAVES = {
 
 def test_every_leaf_meets_the_intended_rule():
     for _, path in LEAVES:
-        intended = [
-            spec for ending, spec in INTENDED.items() if path.endswith(f"/{ending}") or path == ending
-        ]
+        intended = [spec for ending, spec in INTENDED.items() if path.endswith(f"/{ending}") or path == ending]
         assert spec_for(path) == (intended[0] if intended else WHOLE), path
         assert len(intended) <= 1, path
 

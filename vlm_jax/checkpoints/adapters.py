@@ -68,9 +68,7 @@ def load_adapter(folder: str | Path, config: LlavaConfig) -> Params:
     folder = Path(folder)
     _check_peft_config(folder / _CONFIG, config)
     role = {"lora": _read(folder / _WEIGHTS, PEFT_LORA, _lora_shapes(config), PEFT_LORA_RENAMES)}
-    heads = [
-        folder / _head_file(kind) for kind in ("reward", "value") if (folder / _head_file(kind)).exists()
-    ]
+    heads = [folder / _head_file(kind) for kind in ("reward", "value") if (folder / _head_file(kind)).exists()]
     if len(heads) > 1:
         raise InputError("a reward head and a value head", "one of them", file=str(folder))
     for path in heads:
@@ -127,11 +125,7 @@ def _check_peft_config(path: Path, config: LlavaConfig) -> None:
         "rank_pattern",
         "alpha_pattern",
     )
-    odd = [
-        f"{key} {raw.get(key)!r} instead of {value!r}"
-        for key, value in fixed.items()
-        if raw.get(key) != value
-    ]
+    odd = [f"{key} {raw.get(key)!r} instead of {value!r}" for key, value in fixed.items() if raw.get(key) != value]
     odd += [f"{key} {raw[key]!r}" for key in variants if raw.get(key)]
     if odd:
         raise InputError("; ".join(odd), "a plain LoRA of the config's rank and alpha", file=str(path))

@@ -208,9 +208,7 @@ def preset_differences(config: LlavaConfig, preset: LlavaConfig) -> list[str]:
             and field.name not in ("vocab_size", "max_positions")
         ]
 
-    found = fields("vision", config.vision, preset.vision) + fields(
-        "language", config.language, preset.language
-    )
+    found = fields("vision", config.vision, preset.vision) + fields("language", config.language, preset.language)
     if config.language.vocab_size < preset.language.vocab_size:
         found.append(f"vocab_size {config.language.vocab_size} instead of {preset.language.vocab_size}")
     if config.projector != preset.projector:

@@ -67,9 +67,7 @@ def load_llava(folder: str | Path) -> tuple[LlavaConfig, Params]:
     raw = read_json(folder / "config.json")
     on_file = parse_config(raw, folder / "config.json")
     vocab_size = raw.get(OWN_KEY, {}).get("vocab_size", on_file.language.vocab_size)
-    config = dataclasses.replace(
-        on_file, language=dataclasses.replace(on_file.language, vocab_size=vocab_size)
-    )
+    config = dataclasses.replace(on_file, language=dataclasses.replace(on_file.language, vocab_size=vocab_size))
 
     tensors = TensorFolder(folder)
     shapes = _stored_shapes(config, on_file.language.vocab_size)
@@ -121,9 +119,7 @@ def check_preset(config: LlavaConfig, preset: str, folder: str | Path) -> None:
         InputError: A field that decides weights or arithmetic differs; every such field is named.
     """
     if found := preset_differences(config, PRESETS[preset]):
-        raise InputError(
-            "; ".join(found), f"a checkpoint of {preset}", file=str(Path(folder) / "config.json")
-        )
+        raise InputError("; ".join(found), f"a checkpoint of {preset}", file=str(Path(folder) / "config.json"))
 
 
 def _stored_rows(config: LlavaConfig) -> int:

@@ -10,7 +10,7 @@ Source of the names: transformers' ``modeling_clip.py``, ``modeling_llama.py`` a
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.traverse_util
@@ -111,9 +111,7 @@ DECODER_PROJECTIONS = (
 def llama(model: str, head: str, path: str) -> Layout:
     """A LLaMA decoder: ``model`` is the prefix of its body, ``head`` the module of its vocabulary head."""
     layer, blocks = f"{model}.layers.{{i}}", f"{path}/blocks"
-    projections = (
-        _linear(f"{layer}.{name}", f"{blocks}/{ours}", bias=False) for name, ours in DECODER_PROJECTIONS
-    )
+    projections = (_linear(f"{layer}.{name}", f"{blocks}/{ours}", bias=False) for name, ours in DECODER_PROJECTIONS)
     return (
         Row(f"{model}.embed_tokens.weight", f"{path}/embedding", SAME),
         Row(f"{layer}.input_layernorm.weight", f"{blocks}/attention_norm/scale", SAME),
@@ -173,7 +171,7 @@ _NAMED = 8  # Tensors of one kind that a complaint lists by name.
 _COMPUTED = re.compile(r"(\.position_ids|\.rotary_emb\.inv_freq)$")
 
 
-def normalised(names: Iterator[str] | list[str], renames: tuple[tuple[str, str], ...]) -> dict[str, str]:
+def normalised(names: Iterable[str], renames: tuple[tuple[str, str], ...]) -> dict[str, str]:
     """Name in the layout -> name in the file, computed buffers left out."""
 
     def rename(name: str) -> str:

@@ -55,9 +55,7 @@ def finished(result: Path) -> bool:
     return result.exists()
 
 
-def open_model(
-    checkpoint: str, mesh_options: MeshOptions = MeshOptions(), preset: str | None = None
-) -> Model:
+def open_model(checkpoint: str, mesh_options: MeshOptions = MeshOptions(), preset: str | None = None) -> Model:
     """Load a folder in the HF LLaVA layout (or ``tiny``) and put it on the mesh.
 
     Args:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -117,7 +117,7 @@ class RunState:
     def close(self) -> None:
         self._checkpointer.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunState":
         return self
 
     def __exit__(
@@ -149,9 +149,7 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     """Nested objects as one, keys joined by dots."""
     if not isinstance(value, dict):
         return {name: value}
-    return {
-        k: v for key, inner in value.items() for k, v in _flat(inner, f"{name}.{key}".lstrip(".")).items()
-    }
+    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{name}.{key}".lstrip(".")).items()}
 
 
 def _check_leaves(path: Path, stored: Any, wanted: Any) -> None:

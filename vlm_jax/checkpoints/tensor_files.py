@@ -34,7 +34,8 @@ class TensorFile:
             raise InputError(str(error), "a complete safetensors file", file=str(path)) from None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}
+        names = self._file.keys()
+        return {name: tuple(self._file.get_slice(name).get_shape()) for name in names}
 
     def read(self, name: str) -> np.ndarray:
         return self._file.get_tensor(name)

@@ -12,15 +12,17 @@ from vlm_jax.checkpoints.opening import MeshOptions
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Attributes:
-    checkpoint: Folder in the HF LLaVA layout, or `tiny`.
-    world: Folder that `vlm-jax scenes` wrote.
-    adapter: Adapter folder of the model that answers.
-    temperature: Of the two samples.
-    max_new_tokens: Limit of an answer.
-    batch_size: Answers sampled at a time.
-    seed: Of the samples and of the annotators.
-    mesh: Layout of the devices.
+    """What the command takes.
+
+    Attributes:
+        checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+        world: Folder that `vlm-jax scenes` wrote.
+        adapter: Adapter folder of the model that answers.
+        temperature: Of the two samples.
+        max_new_tokens: Limit of an answer.
+        batch_size: Answers sampled at a time.
+        seed: Of the samples and of the annotators.
+        mesh: Layout of the devices.
     """
 
     checkpoint: str

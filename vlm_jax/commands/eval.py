@@ -11,16 +11,18 @@ from vlm_jax.checkpoints.opening import MeshOptions
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Attributes:
-    checkpoint: Folder in the HF LLaVA layout, or `tiny`.
-    world: Folder that `vlm-jax scenes` wrote.
-    out: JSON file for the scores and the descriptions.
-    adapter: Adapter folder, as `sft` and `ppo` write it.
-    split: Choose settings on validation, report test.
-    batch_size: Answers at a time.
-    max_new_tokens: Limit of a description.
-    preset: Refuse a checkpoint that is not this preset.
-    mesh: Layout of the devices.
+    """What the command takes.
+
+    Attributes:
+        checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+        world: Folder that `vlm-jax scenes` wrote.
+        out: JSON file for the scores and the descriptions.
+        adapter: Adapter folder, as `sft` and `ppo` write it.
+        split: Choose settings on validation, report test.
+        batch_size: Answers at a time.
+        max_new_tokens: Limit of a description.
+        preset: Refuse a checkpoint that is not this preset.
+        mesh: Layout of the devices.
     """
 
     checkpoint: str

@@ -11,19 +11,21 @@ from vlm_jax.checkpoints.opening import MeshOptions
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Attributes:
-    checkpoint: Folder in the HF LLaVA layout, or `tiny`.
-    prompt: What to ask.
-    image: The picture; without one the model gets text alone.
-    adapter: Adapter folder, as `sft` and `ppo` write it.
-    max_new_tokens: Limit of the answer.
-    temperature: 0 always takes the most likely token.
-    top_p: Draw from the most likely tokens that reach this probability.
-    top_k: Draw from this many most likely tokens; 0 from all.
-    seed: Of the draws.
-    max_length: Most positions that the prompt may take, image included.
-    preset: Refuse a checkpoint that is not this preset.
-    mesh: Layout of the devices.
+    """What the command takes.
+
+    Attributes:
+        checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+        prompt: What to ask.
+        image: The picture; without one the model gets text alone.
+        adapter: Adapter folder, as `sft` and `ppo` write it.
+        max_new_tokens: Limit of the answer.
+        temperature: 0 always takes the most likely token.
+        top_p: Draw from the most likely tokens that reach this probability.
+        top_k: Draw from this many most likely tokens; 0 from all.
+        seed: Of the draws.
+        max_length: Most positions that the prompt may take, image included.
+        preset: Refuse a checkpoint that is not this preset.
+        mesh: Layout of the devices.
     """
 
     checkpoint: str

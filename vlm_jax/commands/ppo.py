@@ -1,14 +1,16 @@
 """Optimise a policy against a reward model with PPO (Schulman et al. 2017), as LLaVA-RLHF does, images included.
 
 Policy, reference, reward and value are adapters over one checkpoint. The policy starts as the reference: the bare
-checkpoint, or `--policy`. The value model starts as the reward model with a zero head. `--view.*` must say what the
-reward model read in its training. OUT/adapter holds the policy, OUT/answers.jsonl samples of every step's answers.
-The same command continues a run that was stopped.
+checkpoint, or `--policy`. The value model starts as the reward model with a zero head. `--facts`, `--resolution` and
+`--reward-prompt` must say what the reward model read in its training. OUT/adapter holds the policy, OUT/answers/ one
+file a rollout with every answer and its score. The same command continues a run that was stopped.
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Literal
+
+import tyro
 
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.reward import RewardView
@@ -16,34 +18,36 @@ from vlm_jax.commands.reward import RewardView
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Attributes:
-    checkpoint: Folder in the HF LLaVA layout, or `tiny`.
-    reward: Adapter folder of the reward model.
-    prompts: Questions in LLaVA-RLHF's layout.
-    images: Folder that the rows' image names are relative to.
-    out: Folder of the run.
-    policy: Adapter folder that the policy starts from and is held to; the bare checkpoint without.
-    view: What the reward model reads beside the answer.
-    steps: Rollouts.
-    batch_size: Answers a rollout.
-    epochs: Passes over a rollout.
-    minibatches: Parts of a pass.
-    prompt_length: Positions of a prompt, image included.
-    suffix_length: Positions of the evaluation turn.
-    max_new_tokens: Limit of an answer.
-    temperature: Of the sampled answers.
-    learning_rate: Peak of the cosine schedule.
-    kl_coefficient: Price of a nat away from the reference, in units of reward.
-    kl_estimator: k1 is unbiased, k1_clamped is the released code's, k3 is unbiased and never negative.
-    reward_scale: Factor of all token rewards (10 in the released code).
-    stop_penalty: Taken off an answer that does not end.
-    length_coefficient: Taken off for length, times each row's length_bonus and the share of the limit used.
-    correct_bonus: Added for a known right answer.
-    pads: Leave padding out of means, or count it as the released code does.
-    save_every: Steps between checkpoints.
-    seed: Order of the prompts, and all draws.
-    preset: Refuse a checkpoint that is not this preset.
-    mesh: Layout of the devices.
+    """What the command takes.
+
+    Attributes:
+        checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+        reward: Adapter folder of the reward model.
+        prompts: Questions in LLaVA-RLHF's layout.
+        images: Folder that the rows' image names are relative to.
+        out: Folder of the run.
+        policy: Adapter folder that the policy starts from and is held to; the bare checkpoint without.
+        view: What the reward model reads beside the answer.
+        steps: Rollouts.
+        batch_size: Answers a rollout.
+        epochs: Passes over a rollout.
+        minibatches: Parts of a pass.
+        prompt_length: Positions of a prompt, image included.
+        suffix_length: Positions of the evaluation turn.
+        max_new_tokens: Limit of an answer.
+        temperature: Of the sampled answers.
+        learning_rate: Peak of the cosine schedule.
+        kl_coefficient: Price of a nat away from the reference, in units of reward.
+        kl_estimator: k1 is unbiased, k1_clamped is the released code's, k3 is unbiased and never negative.
+        reward_scale: Factor of all token rewards (10 in the released code).
+        stop_penalty: Taken off an answer that does not end.
+        length_coefficient: Taken off for length, times each row's length_bonus and the share of the limit used.
+        correct_bonus: Added for a known right answer.
+        pads: Leave padding out of means, or count it as the released code does.
+        save_every: Steps between checkpoints.
+        seed: Order of the prompts, and all draws.
+        preset: Refuse a checkpoint that is not this preset.
+        mesh: Layout of the devices.
     """
 
     checkpoint: str
@@ -52,7 +56,7 @@ class Options:
     images: Path
     out: Path
     policy: Path | None = None
-    view: RewardView = RewardView()
+    view: tyro.conf.OmitArgPrefixes[RewardView] = RewardView()
     steps: int = 40
     batch_size: int = 128
     epochs: int = 2
@@ -98,7 +102,6 @@ def settings(options: Options):
 
 def run(options: Options) -> None:
     import functools
-    import json
 
     import jax
     import jax.numpy as jnp
@@ -106,13 +109,14 @@ def run(options: Options) -> None:
 
     from vlm_jax.checkpoints.adapters import save_adapter
     from vlm_jax.checkpoints.opening import finished, identity, open_model, open_role
-    from vlm_jax.commands.reward import reward_prompt
+    from vlm_jax.commands.reward import evaluation_turn
     from vlm_jax.data.pipelines import prompt_batches
     from vlm_jax.data.sources import read_captions, read_prompts
     from vlm_jax.models.adapters import init_value_head
-    from vlm_jax.parallel.compile import jit_step, place
+    from vlm_jax.parallel.compile import jit_step, place, place_batch
     from vlm_jax.randomness import key_for
     from vlm_jax.rewards.terms import correctness
+    from vlm_jax.scenes.files import write_json_lines
     from vlm_jax.train.loop import Run, train
     from vlm_jax.train.optim import start
     from vlm_jax.train.ppo import ppo_update, rollout
@@ -133,27 +137,27 @@ def run(options: Options) -> None:
     state = place(model.mesh, start(ppo.optim, params))
     sample = jax.jit(functools.partial(rollout, model.config, ppo))
     update = jit_step(ppo_update, model.mesh, model.config, ppo, state=state)
-    options.out.mkdir(parents=True, exist_ok=True)
-    answers = (options.out / "answers.jsonl").open("a", encoding="utf-8")
+    log = options.out / "answers"
+    log.mkdir(parents=True, exist_ok=True)
 
     def step(state, batch):
         number = int(state.step) // (ppo.epochs * ppo.minibatches)
         key = key_for(options.seed, "rollout", number)
         measured, tokens = sample(model.base, state.params, frozen, batch, key)
         texts = model.tokenizer.batch_decode(np.asarray(tokens), skip_special_tokens=True)
-        kinds = np.asarray(batch.caption_type)
+        kinds = np.asarray(batch.caption_type).tolist()
         right = [correctness(text, kind) for text, kind in zip(texts, kinds, strict=True)]
-        scores, index = np.asarray(measured.scores), np.asarray(batch.index)
-        for row in range(min(4, len(texts))):
-            line = {"step": number, "id": records[index[row]].id, "answer": texts[row], "score": float(scores[row])}
-            answers.write(json.dumps(line, ensure_ascii=False) + "\n")
-        correct = place_rows(np.array(right, np.float32))
+        scores, index = np.asarray(measured.scores).tolist(), np.asarray(batch.index)
+        asked = [records[i] for i in index]
+        write_json_lines(
+            log / f"{number:05d}.jsonl",
+            [
+                {"id": record.id, "question": record.turns[-1].text, "answer": text, "score": score}
+                for record, text, score in zip(asked, texts, scores, strict=True)
+            ],
+        )
+        correct = place_batch(model.mesh, np.array(right, np.float32))
         return update(model.base, state, measured, correct, key_for(options.seed, "minibatches", number))
-
-    def place_rows(values):
-        from vlm_jax.parallel.compile import place_batch
-
-        return place_batch(model.mesh, values)
 
     batches = prompt_batches(
         records,
@@ -163,11 +167,11 @@ def run(options: Options) -> None:
         options.batch_size,
         options.prompt_length,
         options.suffix_length,
-        reward_prompt(options.view.prompt),
+        evaluation_turn(options.view.reward_prompt),
         options.seed,
         reward_resolution=options.view.resolution,
     )
-    with jax.set_mesh(model.mesh), answers:
+    with jax.set_mesh(model.mesh):
         state = train(
             Run(
                 "ppo",

@@ -10,6 +10,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import tyro
+
 from vlm_jax.checkpoints.opening import MeshOptions
 
 if TYPE_CHECKING:
@@ -24,39 +26,41 @@ class RewardView:
     Attributes:
         facts: JSON of image name -> captions; none for a reward model without facts.
         resolution: Reduce images to this many pixels a side before the tower sees them.
-        prompt: Words of the evaluation turn: `short`, `standard`, or a text file with {factual_prompt} in it.
+        reward_prompt: Words of the evaluation turn: `short`, `standard`, or a text file with {factual_prompt} in it.
     """
 
     facts: Path | None = None
     resolution: int | None = None
-    prompt: str = "short"
+    reward_prompt: str = "short"
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Attributes:
-    checkpoint: Folder in the HF LLaVA layout, or `tiny`.
-    preferences: Pairs in LLaVA-RLHF's layout (output_1, output_2, preference).
-    images: Folder that the rows' image names are relative to.
-    out: Folder of the run.
-    view: What the reward model reads beside the answer.
-    epochs: Passes over the pairs.
-    batch_size: Pairs a step.
-    max_length: Positions of conversation and evaluation turn, image included.
-    learning_rate: Peak of the cosine schedule.
-    warmup: Share of the steps until the peak.
-    held_out: Pairs at the end of the file that only measure accuracy.
-    save_every: Steps between checkpoints.
-    seed: Order of the pairs and facts, and the adapter's start.
-    preset: Refuse a checkpoint that is not this preset.
-    mesh: Layout of the devices.
+    """What the command takes.
+
+    Attributes:
+        checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+        preferences: Pairs in LLaVA-RLHF's layout (output_1, output_2, preference).
+        images: Folder that the rows' image names are relative to.
+        out: Folder of the run.
+        view: What the reward model reads beside the answer.
+        epochs: Passes over the pairs.
+        batch_size: Pairs a step.
+        max_length: Positions of conversation and evaluation turn, image included.
+        learning_rate: Peak of the cosine schedule.
+        warmup: Share of the steps until the peak.
+        held_out: Pairs at the end of the file that only measure accuracy.
+        save_every: Steps between checkpoints.
+        seed: Order of the pairs and facts, and the adapter's start.
+        preset: Refuse a checkpoint that is not this preset.
+        mesh: Layout of the devices.
     """
 
     checkpoint: str
     preferences: Path
     images: Path
     out: Path
-    view: RewardView = RewardView()
+    view: tyro.conf.OmitArgPrefixes[RewardView] = RewardView()
     epochs: float = 1.0
     batch_size: int = 32
     max_length: int = 192
@@ -69,7 +73,7 @@ class Options:
     mesh: MeshOptions = MeshOptions()
 
 
-def reward_prompt(name: str) -> "RewardPrompt":
+def evaluation_turn(name: str) -> "RewardPrompt":
     """The evaluation turn that an option names."""
     from vlm_jax.rewards.prompts import SHORT, STANDARD, load_reward_prompt
 
@@ -109,7 +113,7 @@ def _batches(options: Options, model: "Model", rows: slice):
         model.template,
         options.batch_size,
         options.max_length,
-        reward_prompt(options.view.prompt),
+        evaluation_turn(options.view.reward_prompt),
         options.seed,
         resolution=options.view.resolution,
     )

@@ -13,15 +13,17 @@ from vlm_jax.scenes.world import STANDARD_DIALS, Dials
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Attributes:
-    out: Folder to write.
-    train: Scenes for instruction data.
-    preference: Scenes whose answers are compared by annotators (see `vlm-jax annotate`).
-    prompts: Scenes that PPO asks about.
-    validation: Scenes for choosing settings.
-    test: Scenes for the figures that are reported.
-    seed: Another seed draws another world.
-    dials: Planted causes of hallucination.
+    """What the command takes.
+
+    Attributes:
+        out: Folder to write.
+        train: Scenes for instruction data.
+        preference: Scenes whose answers are compared by annotators (see `vlm-jax annotate`).
+        prompts: Scenes that PPO asks about.
+        validation: Scenes for choosing settings.
+        test: Scenes for the figures that are reported.
+        seed: Another seed draws another world.
+        dials: Planted causes of hallucination.
     """
 
     out: Path

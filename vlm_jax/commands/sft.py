@@ -14,22 +14,24 @@ from vlm_jax.checkpoints.opening import MeshOptions
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Attributes:
-    checkpoint: Folder in the HF LLaVA layout, or `tiny`.
-    data: Conversations.
-    images: Folder that the rows' image names are relative to.
-    out: Folder of the run.
-    trainable: An adapter, or projector and language model.
-    epochs: Passes over the data.
-    batch_size: Conversations a step.
-    microbatches: Parts that a batch is worked through in.
-    max_length: Positions of a conversation, image included; longer ones are cut at the right.
-    learning_rate: Peak of the cosine schedule.
-    warmup: Share of the steps until the peak.
-    save_every: Steps between checkpoints.
-    seed: Order of the data, and the adapter's start.
-    preset: Refuse a checkpoint that is not this preset.
-    mesh: Layout of the devices.
+    """What the command takes.
+
+    Attributes:
+        checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+        data: Conversations.
+        images: Folder that the rows' image names are relative to.
+        out: Folder of the run.
+        trainable: An adapter, or projector and language model.
+        epochs: Passes over the data.
+        batch_size: Conversations a step.
+        microbatches: Parts that a batch is worked through in.
+        max_length: Positions of a conversation, image included; longer ones are cut at the right.
+        learning_rate: Peak of the cosine schedule.
+        warmup: Share of the steps until the peak.
+        save_every: Steps between checkpoints.
+        seed: Order of the data, and the adapter's start.
+        preset: Refuse a checkpoint that is not this preset.
+        mesh: Layout of the devices.
     """
 
     checkpoint: str

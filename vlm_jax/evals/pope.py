@@ -27,7 +27,7 @@ def score(answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
     said = np.array([parse(answer) == "yes" for answer in answers], bool)
     true = np.array([label == "yes" for label in labels], bool)
     hit = (said & true).astype(float)
-    precision, recall = ratio(hit, said), ratio(hit, true)
+    precision, recall = ratio(hit, said.astype(float)), ratio(hit, true.astype(float))
     right = (said == true).astype(float)
     ones = np.ones(len(right))
     return {
@@ -36,5 +36,5 @@ def score(answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
         "precision": precision,
         "recall": recall,
         "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
-        "yes_rate": ratio(said, ones),
+        "yes_rate": ratio(said.astype(float), ones),
     }

@@ -33,8 +33,9 @@ def fact_conversation(scene: Scene, rng: np.random.Generator) -> list[Turn]:
     facts = [str(caption) for caption in rng.permutation(captions(scene))]
     pairs = _existence_pairs(scene, rng)
     pairs += [(q.text, q.answer) for q in questions(scene, rng) if _answered_by(facts, q)][:1]
-    pairs.append(_support_pair(scene, rng))
     pairs = [pairs[i] for i in rng.permutation(len(pairs))]
+    # Never first: facts and a whole description before the first answer would outgrow a training row.
+    pairs.insert(int(rng.integers(1, len(pairs) + 1)), _support_pair(scene, rng))
     (text, answer), *rest = pairs
     return _turns([(f"{facts_text(facts)}{text}", answer), *rest])
 

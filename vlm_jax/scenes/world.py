@@ -7,6 +7,7 @@ again until it falls into the split asked for.
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -163,7 +164,7 @@ def _hash(content: object, size: int) -> int:
     return int.from_bytes(hashlib.blake2b(repr(content).encode(), digest_size=size).digest(), "big")
 
 
-def _pick(values: tuple, uniform: float):
+def _pick(values: Sequence[str], uniform: float) -> str:
     return values[int(uniform * len(values))]
 
 

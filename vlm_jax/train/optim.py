@@ -30,7 +30,9 @@ class Optim:
     def rate(self, step: Int32[Array, ""] | int) -> Array:
         """The learning rate of a step, counted from 0."""
         if self.schedule == "constant":
-            return optax.warmup_constant_schedule(0.0, self.learning_rate, self.warmup_steps)(step)
+            # optax's own schedule without a warm-up stays at its first value, 0.
+            ramp = jnp.minimum(step / self.warmup_steps, 1.0) if self.warmup_steps else jnp.ones(())
+            return self.learning_rate * ramp
         warmup = min(self.warmup_steps, self.steps - 1)
         return optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, warmup, self.steps)(step)
 

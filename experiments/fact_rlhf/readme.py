@@ -1,0 +1,145 @@
+"""The tables and the picture of this folder's README, from its results files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy import stats
+
+from experiments.generated import replace_between
+from vlm_jax.commands.demo import Options
+from vlm_jax.report.tables import summary
+
+MODELS = {"sft": "start (SFT)", "rlhf": "RLHF", "fact_rlhf": "Fact-RLHF"}
+_MEASURES = {
+    "chair_i": "CHAIR_i, %",
+    "chair_s": "CHAIR_s, %",
+    "recall": "recall, %",
+    "pope_f1": "POPE F1, %",
+    "pope_accuracy": "POPE accuracy, %",
+    "mmhal_score": "MMHal score, 0 to 6",
+    "mmhal_hallucination_rate": "MMHal hallucination, %",
+    "mean_length": "words a description",
+    "reward_accuracy": "reward accuracy, %",
+}
+
+
+def load(folder: Path) -> list[dict]:
+    """All results, each with ``summaries`` of its three models."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "results").glob("*.json"))]
+    return [one | {"summaries": {name: summary(one["models"][name]) for name in MODELS}} for one in found]
+
+
+def mean_and_interval(values: list[float]) -> tuple[float, float]:
+    """Mean over seeds and half the width of its 95 % interval (Student's t); 0 for a single seed."""
+    if len(values) < 2:
+        return float(np.mean(values)), 0.0
+    return float(np.mean(values)), float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+
+
+def main_table(results: list[dict]) -> str:
+    """Mean and interval of every measure over the seeds at the demo's resolution."""
+    lines = ["| | " + " | ".join(MODELS.values()) + " |", "|---|" + "---:|" * len(MODELS)]
+    for measure, label in _MEASURES.items():
+        factor = 100 if label.endswith("%") else 1
+        cells = []
+        for name in MODELS:
+            mean, half = mean_and_interval([factor * one["summaries"][name][measure] for one in results])
+            cells.append(f"{mean:.2f} ± {half:.2f}")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def seed_table(results: list[dict]) -> str:
+    """CHAIR_i and recall of every seed, the figures that the goals are stated in."""
+    lines = [
+        "| seed | CHAIR_i start | RLHF | Fact-RLHF | Fact-RLHF against start | recall change, points |"
+        " Fact-RLHF better than RLHF |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for one in results:
+        sft, plain, fact = (one["summaries"][name] for name in MODELS)
+        change = 100 * (fact["chair_i"] / sft["chair_i"] - 1)
+        recall = 100 * (fact["recall"] - sft["recall"])
+        rates = " | ".join(f"{100 * each['chair_i']:.2f} %" for each in (sft, plain, fact))
+        better = "yes" if fact["chair_i"] < plain["chair_i"] else "no"
+        lines.append(f"| {one['seed']} | {rates} | {change:+.0f} % | {recall:+.1f} | {better} |")
+    return "\n".join(lines)
+
+
+def ppo_table(results: list[dict]) -> str:
+    """What each PPO run ended on, over seeds."""
+    lines = ["| last five rollouts | RLHF | Fact-RLHF |", "|---|---:|---:|"]
+    labels = {"score": "reward model's score", "kl": "KL to the start, nats an answer", "length": "tokens an answer"}
+    for measure, label in (labels | {"entropy": "entropy, nats a token"}).items():
+        cells = []
+        for name in ("rlhf", "fact_rlhf"):
+            mean, half = mean_and_interval([one["ppo"][name][measure] for one in results])
+            cells.append(f"{mean:.2f} ± {half:.2f}")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _by_resolution(results: list[dict], value: Callable[[dict], float]) -> dict[int, list[float]]:
+    resolutions = sorted({one["resolution"] for one in results})
+    return {r: [value(one) for one in results if one["resolution"] == r] for r in resolutions}
+
+
+def curve_table(results: list[dict]) -> str:
+    """The gain from facts against what the reward models see."""
+    lines = [
+        "| pixels seen | seeds | reward accuracy without facts | with facts | CHAIR_i start | RLHF | Fact-RLHF |"
+        " gain from facts, points |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for resolution, group in _by_resolution(results, lambda one: one).items():
+        accuracy = [np.mean([one["summaries"][n]["reward_accuracy"] for one in group]) for n in ("rlhf", "fact_rlhf")]
+        chair = [np.mean([one["summaries"][name]["chair_i"] for one in group]) for name in MODELS]
+        cells = [f"{100 * value:.1f} %" for value in (*accuracy, *chair)]
+        gain = 100 * (chair[1] - chair[2])
+        lines.append(f"| {resolution} | {len(group)} | " + " | ".join(cells) + f" | {gain:+.2f} |")
+    return "\n".join(lines)
+
+
+def draw_curve(results: list[dict], path: Path) -> None:
+    """CHAIR_i of the three models against the reward model's view; points are seeds, lines their means."""
+    figure, axes = plt.subplots(figsize=(6.4, 3.6))
+    colours = {"sft": "#777777", "rlhf": "#d55e00", "fact_rlhf": "#0072b2"}
+    for name, label in MODELS.items():
+        groups = _by_resolution(results, lambda one, name=name: 100 * one["summaries"][name]["chair_i"])
+        places = range(len(groups))
+        for place, values in zip(places, groups.values(), strict=True):
+            axes.plot([place] * len(values), values, ".", color=colours[name], alpha=0.4)
+        means = [np.mean(values) for values in groups.values()]
+        axes.plot(places, means, color=colours[name])
+        axes.annotate(label, (len(means) - 1, means[-1]), (8, 0), textcoords="offset points", va="center")
+    axes.set_xticks(range(len(groups)), [str(r) for r in groups])
+    axes.set_xlabel("pixels a side that the reward models see (the policy sees 48)")
+    axes.set_ylabel("CHAIR_i on held-out scenes, %")
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout(rect=(0, 0, 0.86, 1))
+    matplotlib.rcParams["svg.hashsalt"] = "fact_rlhf"
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def write_readme(folder: Path) -> None:
+    """Fill in the generated parts of README.md and draw curve.svg."""
+    results = load(folder)
+    main = [one for one in results if one["resolution"] == Options().resolution]
+    readme = folder / "README.md"
+    replace_between(readme, "main", main_table(main))
+    replace_between(readme, "seeds", seed_table(main))
+    replace_between(readme, "ppo", ppo_table(main))
+    replace_between(readme, "curve", curve_table(results))
+    draw_curve(results, folder / "curve.svg")
+
+
+if __name__ == "__main__":
+    write_readme(Path(__file__).parent)

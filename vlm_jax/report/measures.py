@@ -1,0 +1,140 @@
+"""Which figures of an evaluation a reader sees, how they are written and which of them is the best."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+OFFICIAL_POPE = ("random", "popular", "adversarial")
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A value and, where the scores hold one, its 95 % interval."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One row of a table; ``read`` gives None where the scores lack it."""
+
+    key: str
+    label: str
+    meaning: str
+    unit: Literal["percent", "rating", "words"]
+    better: Literal["higher", "lower"] | None
+    read: Callable[[Mapping[str, Any]], Figure | None]
+
+    @property
+    def arrow(self) -> str:
+        return {"higher": "↑", "lower": "↓", None: ""}[self.better]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A measure over all models, in their order; ``best`` holds the columns with the best value as it is written."""
+
+    measure: Measure
+    figures: tuple[Figure | None, ...]
+    best: frozenset[int]
+
+
+def rows(models: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Every measure that at least one model has."""
+    result = []
+    for measure in MEASURES:
+        figures = tuple(measure.read(scores) for scores in models.values())
+        if any(figures):
+            result.append(Row(measure, figures, _best(measure, figures)))
+    return result
+
+
+def summary(scores: Mapping[str, Any]) -> dict[str, float | None]:
+    """One evaluation as flat numbers; POPE's are means over its three official settings, and rates lie in 0 to 1.
+
+    ``reward_accuracy`` is None where the scores have none.
+    """
+    figures = {measure.key: measure.read(scores) for measure in MEASURES if measure.key not in _PARTNER_KEYS}
+    return {key: None if figure is None else figure.value for key, figure in figures.items()}
+
+
+def written(measure: Measure, value: float) -> str:
+    """The value with the digits that a reader gets; rates in per cent, without the sign."""
+    if measure.unit == "percent":
+        return f"{100 * value:.1f}"
+    return f"{value:.2f}" if measure.unit == "rating" else f"{value:.1f}"
+
+
+def written_interval(measure: Measure, interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"[{written(measure, low)}, {written(measure, high)}]"
+
+
+def label(measure: Measure) -> str:
+    """The name with its unit and the direction that is better."""
+    unit = {"percent": "%", "rating": "0-6", "words": "words"}[measure.unit]
+    return f"{measure.label} ({unit}) {measure.arrow}".rstrip()
+
+
+def _best(measure: Measure, figures: Sequence[Figure | None]) -> frozenset[int]:
+    """Compared as written: a difference that the reader cannot see makes no winner."""
+    values = {i: float(written(measure, f.value)) for i, f in enumerate(figures) if f is not None}
+    if measure.better is None or len(set(values.values())) < 2:
+        return frozenset()
+    top = max(values.values()) if measure.better == "higher" else min(values.values())
+    return frozenset(i for i, value in values.items() if value == top)
+
+
+def _of(group: str, name: str) -> Callable[[Mapping[str, Any]], Figure | None]:
+    return lambda scores: _figure(scores.get(group), name)
+
+
+def _top(name: str) -> Callable[[Mapping[str, Any]], Figure | None]:
+    return lambda scores: _figure(scores, name)
+
+
+def _official_pope(name: str) -> Callable[[Mapping[str, Any]], Figure | None]:
+    def read(scores: Mapping[str, Any]) -> Figure:
+        return Figure(sum(scores["pope"][setting][name] for setting in OFFICIAL_POPE) / len(OFFICIAL_POPE))
+
+    return read
+
+
+def _partner_pope(name: str) -> Callable[[Mapping[str, Any]], Figure | None]:
+    return lambda scores: _figure(scores["pope"].get("partner"), name)
+
+
+def _figure(scores: Mapping[str, Any] | None, name: str) -> Figure | None:
+    if scores is None or scores.get(name) is None:
+        return None
+    interval = scores.get(f"{name}_interval")
+    return Figure(float(scores[name]), None if interval is None else (float(interval[0]), float(interval[1])))
+
+
+_PARTNER_KEYS = ("partner_f1", "partner_accuracy")
+_PARTNER = "asks for the usual companion, which is absent"
+MEASURES = (
+    Measure("chair_i", "CHAIR_i", "named objects that are absent", "percent", "lower", _of("chair", "chair_i")),
+    Measure("chair_s", "CHAIR_s", "descriptions that name an absent one", "percent", "lower", _of("chair", "chair_s")),
+    Measure("recall", "Recall", "objects there that are named", "percent", "higher", _of("chair", "recall")),
+    Measure(
+        "pope_f1", "POPE F1", "mean of random, popular, adversarial", "percent", "higher", _official_pope("f1")
+    ),
+    Measure(
+        "pope_accuracy", "POPE accuracy", "mean of random, popular, adversarial", "percent", "higher",
+        _official_pope("accuracy"),
+    ),
+    Measure("partner_f1", "POPE F1, partner", _PARTNER, "percent", "higher", _partner_pope("f1")),
+    Measure("partner_accuracy", "POPE accuracy, partner", _PARTNER, "percent", "higher", _partner_pope("accuracy")),
+    Measure("mmhal_score", "MMHal score", "mean rating of open answers", "rating", "higher", _of("mmhal", "score")),
+    Measure(
+        "mmhal_hallucination_rate", "MMHal hallucination", "answers rated below 3", "percent", "lower",
+        _of("mmhal", "hallucination_rate"),
+    ),
+    Measure("mean_length", "Mean length", "of a description", "words", None, _top("mean_length")),
+    Measure(
+        "reward_accuracy", "Reward accuracy", "held-out pairs whose preferred answer scores higher", "percent",
+        "higher", _top("reward_accuracy"),
+    ),
+)  # fmt: skip
