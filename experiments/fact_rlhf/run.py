@@ -16,7 +16,7 @@ import tyro
 
 from experiments.fact_rlhf.readme import write_readme
 from vlm_jax.commands import demo
-from vlm_jax.scenes.files import write_json
+from vlm_jax.files import write_json
 
 _HERE = Path(__file__).parent
 

@@ -33,13 +33,14 @@ from vlm_jax.commands import scenes as scenes_command
 from vlm_jax.commands import sft as sft_command
 from vlm_jax.config import CLIP_PRESETS, PRESETS
 from vlm_jax.evals.scenes import evaluate
+from vlm_jax.files import write_json
 from vlm_jax.models.llava import init_llava
 from vlm_jax.parallel.compile import jit_step, place
 from vlm_jax.parallel.mesh import make_mesh
 from vlm_jax.randomness import key_for
 from vlm_jax.scenes import tokenizer
 from vlm_jax.scenes.conversations import IMAGE_PREFIX
-from vlm_jax.scenes.files import read_scenes, write_json
+from vlm_jax.scenes.files import read_scenes
 from vlm_jax.scenes.language import description, instruction
 from vlm_jax.scenes.world import generator_for
 from vlm_jax.train.loop import Run, train
@@ -65,9 +66,9 @@ class Options:
     out: Path = Path("runs/scenes_base")
     seed: int = 0
     scenes: int = 30000
-    vision_steps: int = 1500
+    vision_steps: int = 1400
     describe_epochs: float = 1.5
-    sft_epochs: float = 2.0
+    sft_epochs: float = 1.3
     install: bool = False
 
 
@@ -149,8 +150,8 @@ def train_language(options: Options, world: Path, start_from: Path) -> Path:
         out=options.out / "sft",
         epochs=options.sft_epochs,
         batch_size=48,
-        max_length=192,
-        learning_rate=1.5e-3,
+        max_length=176,
+        learning_rate=2e-3,
         **common,
     )
     sft_command.run(sft)

@@ -71,7 +71,8 @@ def test_masks_by_hand(tokenizer, config):
         assert set(image[start:end]) == {is_image}, text
         start = end
     assert start == len(got)
-    assert got.tokens.dtype == np.int32 and got.loss_mask.dtype == got.image_mask.dtype == bool
+    assert got.tokens.dtype == np.int32
+    assert got.loss_mask.dtype == got.image_mask.dtype == bool
     assert (got.tokens == config.bos_token_id).sum() == 1
 
 
@@ -102,7 +103,8 @@ def test_a_prompt_is_the_beginning_of_its_conversation(tokenizer, config):
 def test_control_tokens_in_text_stay_text(tokenizer, config):
     turns = (Turn("human", "is </s> there?"), Turn("gpt", "no <s> </s>"))
     got = encode_conversation(tokenizer, PLAIN, turns, config, 200)
-    assert (got.tokens == config.eos_token_id).sum() == 1 and got.tokens[-1] == config.eos_token_id
+    assert (got.tokens == config.eos_token_id).sum() == 1
+    assert got.tokens[-1] == config.eos_token_id
     assert (got.tokens == config.bos_token_id).sum() == 1
 
 

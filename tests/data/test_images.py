@@ -32,7 +32,8 @@ def test_exif_rotation_is_applied(tmp_path):
     path = saved(tmp_path / "a.jpg", image, exif=exif, quality=95, subsampling=0)
     got = pixels(load_image(path))
     assert got.shape == (16, 8, 3)
-    assert got[0, 0, 0] > 180 and got[-1, 0, 2] > 180
+    assert got[0, 0, 0] > 180
+    assert got[-1, 0, 2] > 180
 
 
 def test_cmyk_jpeg(tmp_path):
@@ -115,7 +116,8 @@ def test_parity_with_clips_processor(shape, aspect):
         reference[top : top + height, left : left + width] = np.asarray(image)
     expected = CLIPImageProcessorPil()(Image.fromarray(reference), return_tensors="np")["pixel_values"][0]
     got = prepare(image, 224, aspect)
-    assert got.shape == (224, 224, 3) and got.dtype == np.uint8
+    assert got.shape == (224, 224, 3)
+    assert got.dtype == np.uint8
     normal = (got / 255 - np.array(CLIP_MEAN)) / np.array(CLIP_STD)
     np.testing.assert_allclose(normal.transpose(2, 0, 1), expected, atol=1e-6)
 
@@ -139,4 +141,5 @@ def test_a_coarser_view():
 def test_unknown_aspect_and_placeholder():
     with pytest.raises(ValueError, match="'pad' or 'square'"):
         prepare(Image.new("RGB", (4, 4)), 8, "stretch")
-    assert placeholder(8).shape == (8, 8, 3) and not placeholder(8).any()
+    assert placeholder(8).shape == (8, 8, 3)
+    assert not placeholder(8).any()

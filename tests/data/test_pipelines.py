@@ -127,7 +127,8 @@ def padding_sides(mask):
 def test_instructions_are_padded_on_the_right(make, instructions, tokenizer, config):
     seen = 0
     for batch in itertools.islice(make("instructions"), 4):
-        assert batch.tokens.shape == (3, LENGTH) and batch.images.shape == (3, 8, 8, 3)
+        assert batch.tokens.shape == (3, LENGTH)
+        assert batch.images.shape == (3, 8, 8, 3)
         assert padding_sides(batch.attention_mask)[0].all()
         assert (batch.tokens[~batch.attention_mask] == config.pad_token_id).all()
         for row in range(3):
@@ -148,7 +149,8 @@ def test_pairs(make, preferences, tokenizer, config):
     orders = set()
     for got in itertools.islice(make("preferences"), 6):
         batch = got.batch
-        assert batch.tokens.shape == (6, LENGTH) and got.choice.shape == (3,)
+        assert batch.tokens.shape == (6, LENGTH)
+        assert got.choice.shape == (3,)
         assert padding_sides(batch.attention_mask)[1].all()
         assert not batch.loss_mask.any()
         np.testing.assert_array_equal(batch.images[:3], batch.images[3:])
@@ -173,9 +175,11 @@ def test_a_long_answer_gives_way_to_the_evaluation_turn(preferences, tokenizer, 
     record = dataclasses.replace(record, facts=None)
     prompt = len(encode_prompt(tokenizer, PLAIN, record.turns, config, LENGTH))
     batch = next(iter(preference_batches([record], tokenizer, config, PLAIN, 1, LENGTH, SHORT, 0))).batch
-    assert batch.attention_mask[1].all() and batch.image_mask.sum(1).tolist() == [4, 4]
+    assert batch.attention_mask[1].all()
+    assert batch.image_mask.sum(1).tolist() == [4, 4]
     assert batch.tokens[:, -len(suffix) :].tolist() == [suffix] * 2
-    assert config.eos_token_id in batch.tokens[0] and config.eos_token_id not in batch.tokens[1]
+    assert config.eos_token_id in batch.tokens[0]
+    assert config.eos_token_id not in batch.tokens[1]
     shortest = prompt + len(suffix) + 1
     next(iter(preference_batches([record], tokenizer, config, PLAIN, 1, shortest, SHORT, 0)))
     with pytest.raises(InputError, match=r"made.json, row 2: .* expected room for an answer"):
@@ -185,7 +189,8 @@ def test_a_long_answer_gives_way_to_the_evaluation_turn(preferences, tokenizer, 
 def test_prompts(make, prompts, tokenizer, config):
     orders = set()
     for got in itertools.islice(make("prompts"), 6):
-        assert got.prompt.tokens.shape == (3, 40) and got.suffix_tokens.shape == (3, 90)
+        assert got.prompt.tokens.shape == (3, 40)
+        assert got.suffix_tokens.shape == (3, 90)
         assert padding_sides(got.prompt.attention_mask)[1].all()
         assert padding_sides(got.suffix_mask)[0].all()
         assert same(got.prompt, got.reward_prompt)
@@ -206,8 +211,10 @@ def test_the_reward_model_may_have_another_tower(prompts, tokenizer, config):
     vision = dataclasses.replace(config.vision, image_size=12)
     wide = dataclasses.replace(config, vision=vision, image_token_id=400)
     got = next(iter(prompt_batches(prompts[1:3], tokenizer, config, PLAIN, 2, 40, 90, SHORT, 0, reward_config=wide)))
-    assert got.prompt.tokens.shape == (2, 40) and got.reward_prompt.tokens.shape == (2, 45)
-    assert got.prompt.images.shape == (2, 8, 8, 3) and got.reward_prompt.images.shape == (2, 12, 12, 3)
+    assert got.prompt.tokens.shape == (2, 40)
+    assert got.reward_prompt.tokens.shape == (2, 45)
+    assert got.prompt.images.shape == (2, 8, 8, 3)
+    assert got.reward_prompt.images.shape == (2, 12, 12, 3)
     assert got.reward_prompt.image_mask.sum(1).tolist() == [9, 9]
     assert (got.reward_prompt.tokens == 400).sum() == 18
     for side in (got.prompt, got.reward_prompt):
@@ -244,7 +251,8 @@ def test_errors_name_file_and_row(prompts, instructions, tokenizer, config, imag
 def test_evaluation_visits_every_record_once(prompts, tokenizer, config):
     batches = list(image_prompts(prompts, tokenizer, config, PLAIN, 3, (40, 22)))
     lengths = [got.batch.tokens.shape[1] for got in batches]
-    assert set(lengths) == {22, 40} and lengths == sorted(lengths)
+    assert set(lengths) == {22, 40}
+    assert lengths == sorted(lengths)
     seen = []
     for got in batches:
         assert got.batch.tokens.shape[0] == got.row_mask.shape[0] == 3

@@ -18,11 +18,11 @@ def test_standard_puts_facts_into_the_first_criterion():
     text = render(STANDARD, PLAIN, ["a red ball.", "{human} with {factual_prompt}"])
     first, second = text.index("1. Accurate"), text.index("2. Helpful")
     assert first < text.index("  - a red ball.\n  - {human} with {factual_prompt}\n") < second
-    assert text.startswith(" USER: ") and text.endswith(
-        "ASSISTANT: Judged by these four, the quality score of my last response is"
-    )
+    assert text.startswith(" USER: ")
+    assert text.endswith("ASSISTANT: Judged by these four, the quality score of my last response is")
     bare = render(STANDARD, PLAIN, ())
-    assert "{" not in bare and "descriptions" not in bare
+    assert "{" not in bare
+    assert "descriptions" not in bare
     assert [f"{i}. " in bare for i in range(1, 6)] == [True] * 4 + [False]
 
 

@@ -83,7 +83,9 @@ def test_bad_instruction_rows_name_file_and_row(case, write, images):
         read_instructions(write([good(), row, good()]), images)
     message = str(error.value)
     assert f"{images.parent / 'data.json'}, row 2: found " in message
-    assert expected in message and "; expected " in message and "\n" not in message
+    assert expected in message
+    assert "; expected " in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,8 @@ def test_bad_instruction_rows_name_file_and_row(case, write, images):
 def test_malformed_files(text, expected, write, images):
     with pytest.raises(InputError) as error:
         read_instructions(write(text), images)
-    assert "data.json" in str(error.value) and expected in str(error.value)
+    assert "data.json" in str(error.value)
+    assert expected in str(error.value)
 
 
 def test_unreadable_files(tmp_path, images):
@@ -121,10 +124,13 @@ def test_preferences(write, images):
     rows = [pair(), pair(preference=1, conversations=history[:3]), pair(conversations=history, image="2.png")]
     first, second = read_preferences(write(rows[:2]), images, captions)
     assert (first.answers, first.choice, first.hallucination) == (("answer 1", "answer 2"), 1, True)
-    assert first.turns == (Turn("human", "<image>\nwhat?"),) and first.facts == ("a ball", "a tree")
-    assert second.choice == 0 and [turn.role for turn in second.turns] == ["human", "gpt", "human"]
+    assert first.turns == (Turn("human", "<image>\nwhat?"),)
+    assert first.facts == ("a ball", "a tree")
+    assert second.choice == 0
+    assert [turn.role for turn in second.turns] == ["human", "gpt", "human"]
     third = read_preferences(write(rows), images)[2]
-    assert third.turns == second.turns and third.facts is None
+    assert third.turns == second.turns
+    assert third.facts is None
     with pytest.raises(InputError, match=r"row 3: found no captions for '2.png'"):
         read_preferences(write(rows), images, captions)
 
@@ -143,7 +149,8 @@ def test_preferences(write, images):
 def test_bad_preferences(changes, expected, write, images):
     with pytest.raises(InputError) as error:
         read_preferences(write([pair(), pair(**changes)]), images)
-    assert "data.json, row 2: " in str(error.value) and expected in str(error.value)
+    assert "data.json, row 2: " in str(error.value)
+    assert expected in str(error.value)
 
 
 def test_prompts(write, images):
@@ -170,7 +177,8 @@ def test_prompts(write, images):
 def test_bad_prompts(changes, expected, write, images):
     with pytest.raises(InputError) as error:
         read_prompts(write([good(), good(**changes)]), images)
-    assert "data.json, row 2: " in str(error.value) and expected in str(error.value)
+    assert "data.json, row 2: " in str(error.value)
+    assert expected in str(error.value)
 
 
 def test_a_number_that_overflows_is_refused(write, images):
@@ -190,4 +198,5 @@ def test_captions(write):
     ):
         with pytest.raises(InputError) as error:
             read_captions(write(bad))
-        assert "data.json" in str(error.value) and expected in str(error.value)
+        assert "data.json" in str(error.value)
+        assert expected in str(error.value)

@@ -42,7 +42,7 @@ CURVES = {
     "with facts": [
         *ppo_rows(30),
         {"step": 30, "score": float("nan"), "kl": 1.0},
-        {"step": 30, "validation_chair_i": 0.2},
+        {"step": 30, "sampled_chair_i": 0.2},
     ],
     "reward": [
         {"step": i, "loss": 0.69, "accuracy": 0.5, "margin": 0.1 * i, "mean_score": 0.0} for i in range(4, 50, 5)

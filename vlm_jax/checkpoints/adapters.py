@@ -14,7 +14,6 @@ from typing import Any, Literal
 import jax
 
 from vlm_jax.arrays import Params
-from vlm_jax.checkpoints.folders import new_folder, read_json, write_json
 from vlm_jax.checkpoints.layouts import (
     DECODER_PROJECTIONS,
     PEFT_LORA,
@@ -30,6 +29,7 @@ from vlm_jax.checkpoints.layouts import (
 from vlm_jax.checkpoints.tensor_files import TensorFile, save_tensors
 from vlm_jax.config import LlavaConfig
 from vlm_jax.errors import InputError
+from vlm_jax.files import new_folder, read_json, write_json
 from vlm_jax.models.adapters import init_lora, init_value_head
 
 Head = Literal["reward", "value"]

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlm_jax.arrays import Params
-from vlm_jax.checkpoints.folders import new_folder, read_json, write_json
 from vlm_jax.checkpoints.hf_config import (
     OWN_KEY,
     config_json,
@@ -40,6 +39,7 @@ from vlm_jax.checkpoints.layouts import (
 from vlm_jax.checkpoints.tensor_files import TensorFolder, write_tensors
 from vlm_jax.config import PRESETS, LlavaConfig
 from vlm_jax.errors import InputError
+from vlm_jax.files import new_folder, read_json, write_json
 from vlm_jax.models.llava import init_llava
 
 _TOKENIZER_FILES = (

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from vlm_jax.checkpoints.folders import read_json, write_json
 from vlm_jax.errors import InputError
+from vlm_jax.files import read_json, write_json
 from vlm_jax.parallel.mesh import path_name
 
 _KEPT = 2
@@ -131,9 +131,7 @@ def _claim(path: Path, identity: dict[str, Any]) -> None:
     identity = json.loads(json.dumps(identity))
     if not path.exists():
         if jax.process_index() == 0:
-            partial = path.with_suffix(".partial")
-            write_json(partial, identity)
-            partial.rename(path)
+            write_json(path, identity)
         return
     before, now = _flat(read_json(path)), _flat(identity)
     odd = [

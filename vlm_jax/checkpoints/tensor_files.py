@@ -12,8 +12,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from vlm_jax.checkpoints.folders import read_json, write_json
 from vlm_jax.errors import InputError
+from vlm_jax.files import read_json, write_json
 
 _SHARD_BYTES = 5 * 2**30
 

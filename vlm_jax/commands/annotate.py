@@ -40,8 +40,9 @@ def run(options: Options) -> None:
 
     from vlm_jax.checkpoints.opening import finished, open_model, open_role
     from vlm_jax.evals.scenes import ask
+    from vlm_jax.files import write_json
     from vlm_jax.generate.sampling import Sampling
-    from vlm_jax.scenes.files import preference_row, prompt_question, read_scenes, write_json
+    from vlm_jax.scenes.files import preference_row, prompt_question, read_scenes
     from vlm_jax.scenes.preferences import annotate
 
     target = options.world / "preferences.json"

@@ -9,7 +9,6 @@ goes on where a stopped one left off.
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vlm_jax.scenes.world import STANDARD_DIALS, Dials
 
@@ -61,15 +60,14 @@ def run(options: Options) -> None:
 
 def align(options: Options) -> dict[str, dict]:
     """The whole road on files in ``options.out``; the scores of the three models."""
-    import json
+    from vlm_jax.commands import annotate, eval, ppo, reward
+    from vlm_jax.commands import scenes as drawing
 
-    from vlm_jax.commands import annotate, eval, ppo, reward, scenes
-
-    out, world = options.out, options.out / "world"
+    out, world, scores = options.out, options.out / "world", {}
     if not (world / "scenes.json").exists():
         sizes = {"train": 0, "preference": options.preference, "prompts": options.prompts}
         sizes |= {"validation": 0, "test": options.test}
-        scenes.run(scenes.Options(out=world, seed=options.seed, dials=options.dials, **sizes))
+        drawing.run(drawing.Options(out=world, seed=options.seed, dials=options.dials, **sizes))
     annotate.run(annotate.Options(checkpoint="tiny", world=world, seed=options.seed))
     for name, with_facts in MODELS.items():
         adapter = None
@@ -103,10 +101,8 @@ def align(options: Options) -> dict[str, dict]:
                     seed=options.seed,
                 )
             )
-        eval.run(eval.Options(checkpoint="tiny", world=world, out=out / name / "scores.json", adapter=adapter))
-    scores = {name: json.loads((out / name / "scores.json").read_text(encoding="utf-8")) for name in MODELS}
-    for name in MODELS:
-        scores[name]["reward_accuracy"] = _reward_accuracy(options, name)
+        scored = eval.Options(checkpoint="tiny", world=world, out=out / name / "scores.json", adapter=adapter)
+        scores[name] = eval.measure(scored) | {"reward_accuracy": _reward_accuracy(options, name)}
     return scores
 
 
@@ -132,8 +128,8 @@ def summarise(options: Options, scores: dict[str, dict], seconds: float) -> dict
     import importlib.metadata
     import json
 
+    from vlm_jax.files import write_json
     from vlm_jax.report.tables import summary
-    from vlm_jax.scenes.files import write_json
 
     packages = ("vlm-jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
     results = {
@@ -145,3 +141,58 @@ def summarise(options: Options, scores: dict[str, dict], seconds: float) -> dict
     }
     write_json(options.out / "results.json", results)
     return results
+
+
+def sampled_hallucination(options: Options, name: str) -> list[dict]:
+    """CHAIR_i and recall of the descriptions that each PPO rollout sampled, by step."""
+    import json
+
+    from vlm_jax.evals import chair
+    from vlm_jax.scenes.files import prompt_question, read_scenes
+    from vlm_jax.scenes.truth import mentioned_kinds
+    from vlm_jax.scenes.world import present_kinds
+
+    scenes = {Path(file).stem: here for file, here in read_scenes(options.out / "world").items()}
+    rows = []
+    for step, path in enumerate(sorted((options.out / name / "ppo" / "answers").glob("*.jsonl"))):
+        answers = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        described = [one for one in answers if prompt_question(scenes[one["id"]]).type == "holistic"]
+        mentions = [sorted(set(mentioned_kinds(one["answer"]))) for one in described]
+        scored = chair.score(mentions, [set(present_kinds(scenes[one["id"]])) for one in described])
+        rows.append({"step": step, "sampled_chair_i": scored["chair_i"], "sampled_recall": scored["recall"]})
+    return rows
+
+
+def write_report(options: Options, results: dict, scores: dict[str, dict]) -> Path:
+    """The page; returns its path."""
+    from vlm_jax.report.gallery import pictures
+    from vlm_jax.report.page import write_page
+    from vlm_jax.train.log import read_metrics
+
+    shown = {"sft": "the starting model", "rlhf": "RLHF", "fact_rlhf": "Fact-RLHF"}
+    aligned = [name for name, facts in MODELS.items() if facts is not None]
+    curves, rewards = {}, {}
+    for name in aligned:
+        folder = options.out / name
+        sampled = {row["step"]: row for row in sampled_hallucination(options, name)}
+        rows = read_metrics(folder / "ppo" / "metrics.jsonl")
+        curves[shown[name]] = [row | sampled.get(row["step"], {}) for row in rows]
+        curves[f"{shown[name]} reward model"] = read_metrics(folder / "reward" / "metrics.jsonl")
+        rewards[f"{shown[name]} reward model"] = {
+            "held_out_accuracy": scores[name]["reward_accuracy"],
+            "held_out_pairs": _HELD_OUT,
+            "resolution": options.resolution,
+            "facts": MODELS[name],
+        }
+    models = {shown[name]: score for name, score in scores.items()}
+    made = {
+        "seed": results["seed"],
+        "seconds": results["wall_s"],
+        "dials": dataclasses.asdict(options.dials),
+        "versions": results["versions"],
+        "settings": results["options"],
+    }
+    page = options.out / "report.html"
+    gallery = pictures(options.out / "world", {name: score["descriptions"] for name, score in models.items()}, 12)
+    write_page(page, {"models": models, "reward_models": rewards, "made": made}, curves, gallery)
+    return page

@@ -37,15 +37,24 @@ class Options:
 
 
 def run(options: Options) -> None:
+    from vlm_jax.report.tables import print_scores
+
+    scores = measure(options)
+    print_scores({str(options.adapter or options.checkpoint): scores})
+
+
+def measure(options: Options) -> dict:
+    """The scores, from the file if it is there already."""
+    import json
+
     from vlm_jax.checkpoints.opening import finished, open_model, open_role
     from vlm_jax.evals.scenes import evaluate
-    from vlm_jax.report.tables import print_scores
-    from vlm_jax.scenes.files import write_json
+    from vlm_jax.files import write_json
 
     if finished(options.out):
-        return
+        return json.loads(options.out.read_text(encoding="utf-8"))
     model = open_model(options.checkpoint, options.mesh, options.preset)
     lora = open_role(model, options.adapter)["lora"]
     scores = evaluate(model, lora, options.world, options.split, options.batch_size, options.max_new_tokens)
     write_json(options.out, scores)
-    print_scores({str(options.adapter or options.checkpoint): scores})
+    return scores

@@ -112,11 +112,11 @@ def run(options: Options) -> None:
     from vlm_jax.commands.reward import evaluation_turn
     from vlm_jax.data.pipelines import prompt_batches
     from vlm_jax.data.sources import read_captions, read_prompts
+    from vlm_jax.files import write_json_lines
     from vlm_jax.models.adapters import init_value_head
     from vlm_jax.parallel.compile import jit_step, place, place_batch
     from vlm_jax.randomness import key_for
     from vlm_jax.rewards.terms import correctness
-    from vlm_jax.scenes.files import write_json_lines
     from vlm_jax.train.loop import Run, train
     from vlm_jax.train.optim import start
     from vlm_jax.train.ppo import ppo_update, rollout

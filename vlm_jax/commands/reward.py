@@ -123,10 +123,10 @@ def run(options: Options) -> None:
     import jax
 
     from vlm_jax.checkpoints.adapters import save_adapter
-    from vlm_jax.checkpoints.folders import write_json
     from vlm_jax.checkpoints.opening import finished, identity, open_model
     from vlm_jax.data.rows import read_rows
     from vlm_jax.errors import InputError
+    from vlm_jax.files import write_json
     from vlm_jax.models.adapters import init_lora, init_reward_head
     from vlm_jax.parallel.compile import jit_step, place
     from vlm_jax.randomness import key_for

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from vlm_jax.files import write_bytes
 from vlm_jax.report.gallery import Picture
 from vlm_jax.report.headline import headlines
 from vlm_jax.report.marks import Mark, mark, missed
@@ -59,10 +59,7 @@ def write_page(path: Path, results: Mapping[str, Any], curves: Curves, gallery: 
             model's. A run that is called like a model gets that model's colour.
         gallery: Pictures, as ``gallery.pictures`` gives.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(page(results, curves, gallery), encoding="utf-8")
-    os.replace(temporary, path)
+    write_bytes(path, page(results, curves, gallery).encode())
 
 
 def page(results: Mapping[str, Any], curves: Curves, gallery: Sequence[Picture]) -> str:

@@ -39,8 +39,8 @@ PPO_PANELS = (
     Panel("kl", "KL from the starting model", "nats an answer", (0.0,)),
     Panel("length", "Length", "tokens an answer"),
     Panel("ended", "Answers that end", "% of a step's answers", (1.0,), "percent"),
-    Panel("validation_chair_i", "Hallucination, validation", "CHAIR_i, %", (0.0,), "percent"),
-    Panel("validation_recall", "Recall, validation", "% of objects there", (), "percent"),
+    Panel("sampled_chair_i", "Hallucination, sampled descriptions", "CHAIR_i, %", (0.0,), "percent"),
+    Panel("sampled_recall", "Recall, sampled descriptions", "% of objects there", (), "percent"),
 )
 REWARD_PANELS = (
     Panel("loss", "Loss", "nats a pair", (math.log(2),)),

@@ -8,13 +8,13 @@ A folder holds ``images/`` (one PNG a scene, ``train_000000123.png``), ``scenes.
 import dataclasses
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from vlm_jax.files import write_bytes, write_json, write_json_lines
 from vlm_jax.scenes.conversations import fact_conversation, image_conversation, question_turns, with_image
 from vlm_jax.scenes.draw import boxes, draw
 from vlm_jax.scenes.language import captions
@@ -68,7 +68,7 @@ def write_images(
     """Draws scenes into ``folder/images`` and returns them by file name."""
     scenes = scenes_of(split, indices, dials, seed)
     for done, (name, here) in enumerate(scenes.items(), 1):
-        _write(Path(folder) / "images" / name, encode(draw(here)))
+        write_bytes(Path(folder) / "images" / name, encode(draw(here)))
         progress(done, len(scenes))
     return scenes
 
@@ -206,21 +206,6 @@ def read_scenes(folder: str | Path) -> dict[str, Scene]:
     """The scenes of ``scenes.json``, equal to those written."""
     records = json.loads((Path(folder) / "scenes.json").read_text(encoding="utf-8"))
     return {name: _scene_from(record) for name, record in records.items()}
-
-
-def write_json(path: str | Path, value: object) -> None:
-    _write(Path(path), (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
-
-
-def write_json_lines(path: str | Path, rows: Iterable[dict]) -> None:
-    _write(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _scene_record(here: Scene) -> dict:

@@ -5,13 +5,13 @@ single characters. Everything else is spelt in bytes, so any text survives a rou
 """
 
 import collections
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from vlm_jax.files import write_json
 from vlm_jax.scenes.conversations import IMAGE_PREFIX, fact_conversation
 from vlm_jax.scenes.language import INSTRUCTIONS, KIND_OF_WORD, NUMBERS, captions, description
 from vlm_jax.scenes.questions import existence_questions, questions
@@ -49,8 +49,8 @@ def build(path: str | Path) -> Tokenizer:
         "model_max_length": 512,
         "padding_side": "right",
     }
-    _write_json(path / "tokenizer_config.json", config)
-    _write_json(path / "special_tokens_map.json", names)
+    write_json(path / "tokenizer_config.json", config)
+    write_json(path / "special_tokens_map.json", names)
     return tokenizer
 
 
@@ -104,7 +104,3 @@ def _tokenizer(vocabulary: dict[str, int]) -> Tokenizer:
     )
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL])
     return tokenizer
-
-
-def _write_json(path: Path, value: dict) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

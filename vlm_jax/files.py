@@ -1,10 +1,10 @@
-"""Folders that are either complete or absent, and the JSON files in them."""
+"""Files and folders that are either complete or absent."""
 
 import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,5 +46,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def write_json(path: str | Path, value: object) -> None:
+    """Readable UTF-8 JSON with a newline at its end."""
+    write_bytes(path, (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def write_json_lines(path: str | Path, rows: Iterable[dict]) -> None:
+    """One compact JSON object a line."""
+    write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write beside the target, then rename onto it, making folders on the way."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.write_bytes(content)
+    partial.replace(path)
