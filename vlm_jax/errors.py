@@ -1,5 +1,7 @@
 """The one exception that a user's input can cause."""
 
+import functools
+
 
 class InputError(Exception):
     """Something a user handed in cannot be used; the message is one line that says where, what and why.
@@ -18,6 +20,10 @@ class InputError(Exception):
         self.found, self.expected, self.file, self.row = found, expected, file, row
         place = ", ".join(part for part in (file, row and f"row {row}") if part)
         super().__init__(" ".join(f"{place}: found {found}; expected {expected}".removeprefix(": ").split()))
+
+    def __reduce__(self):
+        # Exceptions travel between processes by their arguments, and the message alone does not rebuild this one.
+        return functools.partial(InputError, file=self.file, row=self.row), (self.found, self.expected)
 
     def at(self, file: str, row: int | None = None) -> "InputError":
         """The same error placed in a row of ``file``; a file that was already known moves into ``found``."""

@@ -46,16 +46,23 @@ def load(run: Path) -> dict[str, dict]:
 
 
 def _wrapped(text: str, picture: Picture) -> list[list[tuple[str, bool]]]:
-    """Marked words in lines of at most so many letters."""
-    lines, used = [[]], 0
+    """Words, and whether each names something absent, in lines of at most so many letters."""
+    words: list[tuple[str, bool]] = []
+    glued = False
     for piece, kind in mark(text, picture.scene):
-        for word in piece.split(" "):
-            if used + len(word) > _LETTERS:
-                lines.append([])
-                used = 0
-            lines[-1].append((word, kind == "hallucinated"))
-            used += len(word) + 1
-    return [[(word, wrong) for word, wrong in line if word] for line in lines]
+        for number, word in enumerate(piece.split(" ")):
+            # A piece may begin in the middle of a word ("boat" + "."): glue what no space divides.
+            if glued and number == 0 and words:
+                words[-1] = (words[-1][0] + word, words[-1][1] or kind == "hallucinated")
+            else:
+                words.append((word, kind == "hallucinated"))
+        glued = True
+    lines: list[list[tuple[str, bool]]] = [[]]
+    for word in words:
+        if sum(len(each) + 1 for each, _ in lines[-1]) + len(word[0]) > _LETTERS:
+            lines.append([])
+        lines[-1].append(word)
+    return lines
 
 
 def _said(model: str, text: str, picture: Picture, top: int) -> tuple[str, int]:

@@ -7,25 +7,25 @@ Stages, each resumable by running the same command again:
     1. vision     the tower: naming what stands in each cell, and CLIP's contrast with hard negatives
     2. describe   projector and language model on true descriptions, tower frozen
     3. sft        projector and language model on conversations, a known share of which name absent partners
-    4. measure    validation and test scores, learning curves, README table
+    4. measure    validation and test scores
 
-`--install` copies the result into the package; without it the package keeps the model that it has.
+`--install` puts the result into the package and its figures into this folder; without it the package keeps the model
+that it has.
 """
 
 import dataclasses
-import json
 import shutil
-import time
 from pathlib import Path
+from typing import Any
 
 import grain
 import jax
 import tyro
 from transformers import AutoTokenizer
 
+from experiments.scenes_base.readme import write_readme
 from experiments.scenes_base.vision import VisionSettings, VisionSource, init_vision, vision_step
 from vlm_jax import __version__
-from vlm_jax.checkpoints.adapters import load_adapter  # noqa: F401
 from vlm_jax.checkpoints.hf_llava import save_llava
 from vlm_jax.checkpoints.opening import TINY, finished, open_model, open_role
 from vlm_jax.checkpoints.run_state import BaseSource
@@ -38,15 +38,19 @@ from vlm_jax.models.llava import init_llava
 from vlm_jax.parallel.compile import jit_step, place
 from vlm_jax.parallel.mesh import make_mesh
 from vlm_jax.randomness import key_for
+from vlm_jax.report.tables import print_scores
 from vlm_jax.scenes import tokenizer
 from vlm_jax.scenes.conversations import IMAGE_PREFIX
 from vlm_jax.scenes.files import read_scenes
 from vlm_jax.scenes.language import description, instruction
 from vlm_jax.scenes.world import generator_for
+from vlm_jax.train.log import read_metrics
 from vlm_jax.train.loop import Run, train
 from vlm_jax.train.optim import Optim, start
 
 _PRESET = "scenes-tiny"
+_HERE = Path(__file__).parent
+_STAGES = ("vision", "describe", "sft")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,41 +128,44 @@ def train_vision(options: Options) -> Path:
     return result
 
 
-def train_language(options: Options, world: Path, start_from: Path) -> Path:
-    """Stages 2 and 3."""
-    common = {
-        "images": world / "images",
-        "trainable": "full",
-        "seed": options.seed,
-        "save_every": 250,
-        "preset": _PRESET,
-    }
-    describe = sft_command.Options(
+def train_describe(options: Options, world: Path, start_from: Path) -> Path:
+    """Stage 2: every picture, one true description."""
+    return _train(
+        options,
         checkpoint=str(start_from),
         data=world / "describe.json",
+        images=world / "images",
         out=options.out / "describe",
         epochs=options.describe_epochs,
         batch_size=64,
         max_length=72,
-        learning_rate=2e-3,
-        **common,
     )
-    sft_command.run(describe)
-    sft = sft_command.Options(
-        checkpoint=str(options.out / "describe" / "checkpoint"),
+
+
+def train_sft(options: Options, world: Path, start_from: Path) -> Path:
+    """Stage 3: conversations."""
+    return _train(
+        options,
+        checkpoint=str(start_from),
         data=world / "instructions.json",
+        images=world / "images",
         out=options.out / "sft",
         epochs=options.sft_epochs,
         batch_size=48,
         max_length=176,
-        learning_rate=2e-3,
-        **common,
     )
-    sft_command.run(sft)
-    return options.out / "sft" / "checkpoint"
 
 
-def measure(options: Options, world: Path, checkpoint: Path, seconds: float) -> dict:
+def _train(options: Options, **fields: Any) -> Path:
+    """Projector and language model on a file of conversations, as ``vlm-jax sft --trainable full`` does."""
+    command = sft_command.Options(
+        trainable="full", seed=options.seed, save_every=250, preset=_PRESET, learning_rate=2e-3, **fields
+    )
+    sft_command.run(command)
+    return command.out / "checkpoint"
+
+
+def measure(options: Options, world: Path, checkpoint: Path) -> dict:
     """Scores on both held-out splits, with what was run."""
     model = open_model(str(checkpoint), preset=_PRESET)
     lora = open_role(model, None)["lora"]
@@ -167,23 +174,36 @@ def measure(options: Options, world: Path, checkpoint: Path, seconds: float) -> 
         del part["descriptions"]
     return {
         "options": {**dataclasses.asdict(options), "out": str(options.out)},
-        "seconds_of_last_call": seconds,
+        "seconds": {stage: seconds_of(options.out / stage) for stage in _STAGES},
         "megabytes": sum(file.stat().st_size for file in checkpoint.iterdir()) / 1e6,
         "scores": scores,
         "versions": {"vlm_jax": __version__, "jax": jax.__version__},
     }
 
 
+def seconds_of(stage: Path) -> float:
+    """From the stage's first file to its last, pauses included."""
+    return round((stage / "checkpoint").stat().st_mtime - (stage / "run.json").stat().st_mtime, 1)
+
+
+def install(options: Options, checkpoint: Path, results: dict) -> None:
+    """Put the model into the package, and results and curves into this folder."""
+    shutil.rmtree(TINY, ignore_errors=True)
+    shutil.copytree(checkpoint, TINY)
+    curves = {stage: read_metrics(options.out / stage / "metrics.jsonl") for stage in _STAGES}
+    write_json(_HERE / "results" / "results.json", results)
+    write_json(_HERE / "results" / "curves.json", curves)
+    write_readme(_HERE)
+
+
 def main(options: Options) -> None:
-    began = time.monotonic()
     world = draw_world(options)
-    checkpoint = train_language(options, world, train_vision(options))
-    results = measure(options, world, checkpoint, time.monotonic() - began)
+    checkpoint = train_sft(options, world, train_describe(options, world, train_vision(options)))
+    results = measure(options, world, checkpoint)
     write_json(options.out / "results.json", results)
-    print(json.dumps(results["scores"]["validation"], indent=1))
+    print_scores(results["scores"])
     if options.install:
-        shutil.rmtree(TINY, ignore_errors=True)
-        shutil.copytree(checkpoint, TINY)
+        install(options, checkpoint, results)
 
 
 if __name__ == "__main__":

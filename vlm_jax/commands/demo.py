@@ -6,9 +6,16 @@ writes OUT/report.html and OUT/results.json. Every part is one of the other verb
 goes on where a stopped one left off.
 """
 
+import contextlib
 import dataclasses
+import io
+import multiprocessing
+import os
+import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any, TextIO
 
 from vlm_jax.scenes.world import STANDARD_DIALS, Dials
 
@@ -27,7 +34,8 @@ class Options:
             need no facts.
         preference: Scenes whose answers are compared.
         prompts: Scenes that PPO asks about.
-        test: Held-out scenes.
+        validation: Scenes to choose settings on; scored only where there are no test scenes.
+        test: Held-out scenes to report.
         reward_epochs: Passes over the pairs.
         ppo_steps: Rollouts of each PPO run.
         dials: Planted causes of hallucination.
@@ -38,6 +46,7 @@ class Options:
     resolution: int = 16
     preference: int = 2400
     prompts: int = 2400
+    validation: int = 0
     test: int = 300
     reward_epochs: float = 1.5
     ppo_steps: int = 30
@@ -59,20 +68,60 @@ def run(options: Options) -> None:
 
 
 def align(options: Options) -> dict[str, dict]:
-    """The whole road on files in ``options.out``; the scores of the three models."""
-    from vlm_jax.commands import annotate, eval, ppo, reward
+    """The whole road on files in ``options.out``; the scores of the three models.
+
+    The three branches share nothing but the pairs, so two run at a time, each on half of the cores: the tiny model's
+    arrays are too small to keep many cores busy.
+    """
+    from vlm_jax.commands import annotate
     from vlm_jax.commands import scenes as drawing
 
-    out, world, scores = options.out, options.out / "world", {}
+    world = options.out / "world"
     if not (world / "scenes.json").exists():
         sizes = {"train": 0, "preference": options.preference, "prompts": options.prompts}
-        sizes |= {"validation": 0, "test": options.test}
+        sizes |= {"validation": options.validation, "test": options.test}
         drawing.run(drawing.Options(out=world, seed=options.seed, dials=options.dials, **sizes))
     annotate.run(annotate.Options(checkpoint="tiny", world=world, seed=options.seed))
-    for name, with_facts in MODELS.items():
-        adapter = None
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context, _take_share, (context.Value("i", 0),)) as pool:
+        # The longest first.
+        waiting = {name: pool.submit(branch, options, name) for name in reversed(MODELS)}
+        return {name: waiting[name].result() for name in MODELS}
+
+
+def _take_share(started: Any) -> None:
+    """Begin a worker on its half of the cores; where two share a GPU, neither may take all of its memory."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    with started.get_lock():
+        number, started.value = started.value, started.value + 1
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[number::2] or cores)
+
+
+class _Named(io.TextIOBase):
+    """Standard output with a name before every line, so that two branches can talk at once."""
+
+    def __init__(self, name: str, stream: TextIO):
+        self._name, self._stream, self._line = name, stream, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._stream.write(f"{self._name:9} | {line}\n")
+        self._stream.flush()
+        return len(text)
+
+
+def branch(options: Options, name: str) -> dict:
+    """Reward model, PPO and evaluation of one of ``MODELS``; the starting model is only evaluated."""
+    from vlm_jax.commands import eval, ppo, reward
+
+    out, world, adapter = options.out / name, options.out / "world", None
+    with_facts = MODELS[name]
+    with contextlib.redirect_stdout(_Named(name, sys.stdout)):
         if with_facts is not None:
-            adapter = out / name / "ppo" / "adapter"
+            adapter = out / "ppo" / "adapter"
             facts = world / "image_to_caption.json" if with_facts else None
             view = reward.RewardView(facts=facts, resolution=options.resolution)
             reward.run(
@@ -80,7 +129,7 @@ def align(options: Options) -> dict[str, dict]:
                     checkpoint="tiny",
                     preferences=world / "preferences.json",
                     images=world / "images",
-                    out=out / name / "reward",
+                    out=out / "reward",
                     view=view,
                     epochs=options.reward_epochs,
                     max_length=176 if with_facts else 88,
@@ -91,19 +140,19 @@ def align(options: Options) -> dict[str, dict]:
             ppo.run(
                 ppo.Options(
                     checkpoint="tiny",
-                    reward=out / name / "reward" / "adapter",
+                    reward=out / "reward" / "adapter",
                     prompts=world / "prompts.json",
                     images=world / "images",
-                    out=out / name / "ppo",
+                    out=out / "ppo",
                     view=view,
                     steps=options.ppo_steps,
                     suffix_length=128 if with_facts else 16,
                     seed=options.seed,
                 )
             )
-        scored = eval.Options(checkpoint="tiny", world=world, out=out / name / "scores.json", adapter=adapter)
-        scores[name] = eval.measure(scored) | {"reward_accuracy": _reward_accuracy(options, name)}
-    return scores
+        split = "test" if options.test else "validation"
+        scored = eval.Options(checkpoint="tiny", world=world, out=out / "scores.json", adapter=adapter, split=split)
+        return eval.measure(scored) | {"reward_accuracy": _reward_accuracy(options, name)}
 
 
 def _reward_accuracy(options: Options, name: str) -> float:

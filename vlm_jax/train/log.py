@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -68,7 +67,7 @@ class Meter:
         self._bar = Progress(*columns, console=self._console) if self._console.is_terminal else None
         self._task = self._bar.add_task(title, total=total, completed=done, note="") if self._bar else None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Meter":
         if self._bar:
             self._bar.start()
         return self
