@@ -44,8 +44,8 @@ def write_readme(folder: Path) -> None:
     minutes = {stage: f"{seconds / 60:.0f}" for stage, seconds in results["seconds"].items()}
     lines = [
         markdown_table(results["scores"]),
-        f"The checkpoint takes {results['megabytes']:.1f} MB. Minutes from the first to the last file of each stage, on "
-        f"2 cores with other work beside: {', '.join(f'{stage} {value}' for stage, value in minutes.items())}.",
+        f"The checkpoint takes {results['megabytes']:.1f} MB. Minutes from the first to the last file of each stage, "
+        f"on 2 cores with other work beside: {', '.join(f'{stage} {value}' for stage, value in minutes.items())}.",
     ]
     replace_between(folder / "README.md", "scores", "\n".join(lines))
     draw_curves(metrics, folder / "curves.svg")

@@ -5,7 +5,7 @@
 Stages, each resumable by running the same command again:
 
     1. vision     the tower: naming what stands in each cell, and CLIP's contrast with hard negatives
-    2. describe   projector and language model on true descriptions, tower frozen
+    2. describe   projector and language model on true descriptions and short questions, tower frozen
     3. sft        projector and language model on conversations, a known share of which name absent partners
     4. measure    validation and test scores
 
@@ -40,16 +40,18 @@ from vlm_jax.parallel.mesh import make_mesh
 from vlm_jax.randomness import key_for
 from vlm_jax.report.tables import print_scores
 from vlm_jax.scenes import tokenizer
-from vlm_jax.scenes.conversations import IMAGE_PREFIX
+from vlm_jax.scenes.conversations import with_image
 from vlm_jax.scenes.files import read_scenes
 from vlm_jax.scenes.language import description, instruction
-from vlm_jax.scenes.world import generator_for
+from vlm_jax.scenes.questions import existence_questions, questions
+from vlm_jax.scenes.world import Scene, generator_for
 from vlm_jax.train.log import read_metrics
 from vlm_jax.train.loop import Run, train
 from vlm_jax.train.optim import Optim, start
 
 _PRESET = "scenes-tiny"
 _HERE = Path(__file__).parent
+_FIRST_TYPES = ("attribute", "adversarial", "counting")
 _STAGES = ("vision", "describe", "sft")
 
 
@@ -62,7 +64,7 @@ class Options:
         seed: Of weights, data order and the world.
         scenes: Training scenes.
         vision_steps: Of 64 pictures.
-        describe_epochs: Passes over true descriptions.
+        describe_epochs: Passes over true descriptions and short questions.
         sft_epochs: Passes over conversations.
         install: Copy the result into the package.
     """
@@ -71,7 +73,7 @@ class Options:
     seed: int = 0
     scenes: int = 30000
     vision_steps: int = 1400
-    describe_epochs: float = 1.5
+    describe_epochs: float = 1.2
     sft_epochs: float = 1.3
     install: bool = False
 
@@ -88,14 +90,30 @@ def draw_world(options: Options) -> Path:
         rows = []
         for name, here in read_scenes(world).items():
             if here.split == "train":
-                rng = generator_for(here, "describe")
-                turns = [
-                    {"from": "human", "value": IMAGE_PREFIX + instruction(rng)},
-                    {"from": "gpt", "value": description(here, rng, synthetic=False)},
-                ]
+                turns = first_conversation(here)
                 rows.append({"id": name, "image": name, "conversations": turns})
         write_json(world / "describe.json", rows)
     return world
+
+
+def first_conversation(here: Scene) -> list[dict[str, str]]:
+    """What stage 2 learns from a scene: a true description, an existence question and two others, in any order.
+
+    Questions from the start: a decoder that has only described reads its pictures in order and does not learn to look
+    up what is asked.
+    """
+    rng = generator_for(here, "describe")
+    others = [
+        question for question in questions(here, rng) if question.type in ("attribute", "adversarial", "counting")
+    ]
+    asked = [*existence_questions(here, rng)[:: int(rng.choice((-1, 1)))][:1], *others[:2]]
+    pairs = [(question.text, question.answer) for question in asked]
+    pairs.append((instruction(rng), description(here, rng, synthetic=False)))
+    shuffled = [pairs[i] for i in rng.permutation(len(pairs))]
+    turns = [
+        {"from": who, "value": text} for pair in shuffled for who, text in zip(("human", "gpt"), pair, strict=True)
+    ]
+    return with_image(turns)
 
 
 def train_vision(options: Options) -> Path:
@@ -129,7 +147,7 @@ def train_vision(options: Options) -> Path:
 
 
 def train_describe(options: Options, world: Path, start_from: Path) -> Path:
-    """Stage 2: every picture, one true description."""
+    """Stage 2: every picture, one true description and a few questions."""
     return _train(
         options,
         checkpoint=str(start_from),
@@ -138,7 +156,7 @@ def train_describe(options: Options, world: Path, start_from: Path) -> Path:
         out=options.out / "describe",
         epochs=options.describe_epochs,
         batch_size=64,
-        max_length=72,
+        max_length=112,
     )
 
 

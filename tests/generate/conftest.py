@@ -9,14 +9,6 @@ from small_llava import SMALL, make_prompts
 from vlm_jax.models.llava import init_llava
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast():
-    """Compiling takes most of these tests' time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="session")
 def config():
     return SMALL

@@ -145,6 +145,10 @@ def test_the_key_decides(config, base, prompts):
     one, again = (run(config, base, None, prompts, KEY, sampling).tokens for _ in range(2))
     np.testing.assert_array_equal(one, again)
     assert (one != run(config, base, None, prompts, jax.random.key(6), sampling).tokens).any()
+    # Every step and every row draws anew: from equal chances come different tokens.
+    even = {**base, "language": {**base["language"], "head": jax.tree.map(jnp.zeros_like, base["language"]["head"])}}
+    drawn = np.asarray(run(config, even, None, prompts, KEY, sampling).tokens)
+    assert all(len(set(row)) > 4 for row in (*drawn.tolist(), *drawn.T.tolist()))
     # Two rows with one prompt draw apart.
     twins = jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], 8, 0), prompts)
     assert len({tuple(row) for row in run(config, base, None, twins, KEY, sampling).tokens.tolist()}) > 1
@@ -173,9 +177,11 @@ def test_answers_come_in_the_order_of_the_records(config, base, prompts, greedy)
     order = np.array([5, 2, 7, 0, 1, 3, 6, 4])
     batches = []
     for rows in (order[:3], order[3:6], order[6:]):
-        filled = np.concatenate([rows, np.repeat(rows[-1:], 3 - len(rows))]).astype(np.int32)
-        part = jax.tree.map(lambda leaf, filled=filled: np.asarray(leaf)[filled], prompts)
-        batches.append(EvalBatch(batch=part, row_mask=np.arange(3) < len(rows), index=filled))
+        index = np.concatenate([rows, np.repeat(rows[-1:], 3 - len(rows))]).astype(np.int32)
+        # A row that only fills up holds another prompt here, so that its answer would be seen.
+        held = np.concatenate([rows, np.repeat(rows[:1], 3 - len(rows))])
+        part = jax.tree.map(lambda leaf, held=held: np.asarray(leaf)[held], prompts)
+        batches.append(EvalBatch(batch=part, row_mask=np.arange(3) < len(rows), index=index))
     told = []
     lora = init_lora(config, jax.random.key(0))
     texts = answer(config, base, lora, Numbers(), make_mesh(), batches, GREEDY, progress=told.append)

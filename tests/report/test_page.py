@@ -107,9 +107,9 @@ def test_every_run_and_every_metric_has_its_curve(results, gallery):
     text = page(results, CURVES, gallery)
     labels = [attributes["aria-label"] for tag, attributes in Tags(text).tags if tag == "svg"]
     assert "Reward model's score (mean of a step's answers) over steps: plain, with facts" in labels
-    assert "Hallucination, validation (CHAIR_i, %) over steps: with facts" in labels
+    assert "Hallucination, sampled descriptions (CHAIR_i, %) over steps: with facts" in labels
     assert "Loss (nats a pair) over steps: reward" in labels
-    assert not any("Recall, validation" in label for label in labels)
+    assert not any("Recall, sampled descriptions" in label for label in labels)
     assert not any("nan" in corners for corners in re.findall(r'points="([^"]*)"', text))
 
 

@@ -1,17 +1,8 @@
 """Weights that the tests of the steps share."""
 
-import jax
 import numpy as np
 import pytest
 from small_models import SMALL, base_weights, role_weights
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast():
-    """Compiling takes most of these tests' time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

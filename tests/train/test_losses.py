@@ -28,8 +28,8 @@ def test_masked_mean(rng):
 
 
 def test_masked_mean_is_taken_in_float32():
-    # 300 ones: a bfloat16 sum would stop at 256.
-    found = masked_mean(jnp.ones((3, 100), jnp.bfloat16), jnp.ones((3, 100), bool))
+    # bfloat16 cannot hold 303.
+    found = masked_mean(jnp.ones((3, 101), jnp.bfloat16), jnp.ones((3, 101), bool))
     assert found.dtype == jnp.float32
     assert float(found) == 1.0
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from small_models import assert_close, gradients_in, make_batch, make_prompts, role_weights, widened
 
-from vlm_jax.arrays import Generation
+from vlm_jax.arrays import Batch, Generation
 from vlm_jax.generate.sampling import Sampling
+from vlm_jax.models.llava import forward
 from vlm_jax.parallel.compile import jit_step, place
 from vlm_jax.parallel.mesh import make_mesh
 from vlm_jax.rewards.terms import RewardTerms
@@ -51,7 +52,9 @@ MASKED = dataclasses.replace(RELEASED, pads="masked", kl_estimator="k1", gamma=0
 sample = jax.jit(rollout, static_argnums=(0, 1))
 update = jax.jit(ppo_update, static_argnums=(0, 1))
 score = jax.jit(reward_scores, static_argnums=0)
+run = jax.jit(forward, static_argnums=0)
 values_of = jax.jit(answer_values, static_argnums=(0, 1))
+log_probs_of = jax.jit(answer_log_probs, static_argnums=(0, 1))
 
 
 def make_params():
@@ -95,6 +98,19 @@ def test_policy_and_reference_agree_at_the_start(measured):
     assert np.asarray(measured.values)[measured.mask].all()
 
 
+def test_figures_belong_to_the_state_before_each_token(config, base, measured):
+    params, sequences = make_params(), measured.sequences
+    hidden = {name: run(config, base, role["lora"], sequences).hidden for name, role in params.items()}
+    before = {name: np.asarray(states, np.float64)[:, PROMPT - 1 : -1] for name, states in hidden.items()}
+    raw = before["policy"] @ np.asarray(base["language"]["head"]["kernel"], np.float64)
+    log_p = raw - np.log(np.exp(raw).sum(-1, keepdims=True))
+    chosen = np.take_along_axis(log_p, np.asarray(sequences.tokens)[:, PROMPT:, None], -1)[..., 0]
+    mask, head = np.asarray(measured.mask), params["value"]["head"]
+    np.testing.assert_allclose(measured.log_probs, np.where(mask, chosen, 0), atol=1e-4)
+    values = before["value"] @ np.asarray(head["kernel"], np.float64) + float(head["bias"])
+    np.testing.assert_allclose(measured.values, np.where(mask, values, 0), atol=1e-4)
+
+
 def test_sequences_are_prompt_and_answer(config, measured, prompts):
     sequences = measured.sequences
     np.testing.assert_array_equal(sequences.tokens[:, :PROMPT], prompts.prompt.tokens)
@@ -106,28 +122,26 @@ def test_sequences_are_prompt_and_answer(config, measured, prompts):
 
 
 def test_the_reward_model_reads_prompt_answer_and_turn_without_gaps(config, base, measured, prompts):
-    for row in (1, 3, 5):  # Ended and unended, with image and without.
-        length, suffix = int(measured.lengths[row]), int(prompts.suffix_mask[row].sum())
-        prompt = jax.tree.map(
-            lambda leaf, row=row: leaf[row : row + 1, PROMPT - LENGTHS[row] :], prompts.prompt.replace(images=None)
-        )
+    rows, width = len(measured.lengths), PROMPT + LIMIT + prompts.suffix_mask.shape[1]
+    tokens, real, image = (
+        np.zeros((rows, width), np.int32),
+        np.zeros((rows, width), bool),
+        np.zeros((rows, width), bool),
+    )
+    for row in range(rows):
+        begin, length = PROMPT - LENGTHS[row % ROWS], int(measured.lengths[row])
         parts = [
-            np.asarray(prompt.tokens[0]),
-            np.asarray(measured.sequences.tokens[row, PROMPT : PROMPT + length]),
-            np.asarray(prompts.suffix_tokens[row, :suffix]),
+            prompts.prompt.tokens[row, begin:],
+            measured.sequences.tokens[row, PROMPT : PROMPT + length],
+            prompts.suffix_tokens[row, : int(prompts.suffix_mask[row].sum())],
         ]
-        tokens = np.concatenate(parts)[None]
-        image = np.zeros(tokens.shape, bool)
-        image[:, : LENGTHS[row]] = prompt.image_mask
-        alone = prompt.replace(
-            tokens=jnp.asarray(tokens),
-            attention_mask=jnp.ones(tokens.shape, bool),
-            image_mask=jnp.asarray(image),
-            loss_mask=jnp.zeros(tokens.shape, bool),
-            images=prompts.prompt.images[row : row + 1],
-        )
-        expected = score(config, base, make_frozen()["reward"], alone)
-        np.testing.assert_allclose(measured.scores[row], expected[0], rtol=1e-4, atol=1e-5)
+        whole = np.concatenate(parts)
+        tokens[row, : len(whole)], real[row, : len(whole)] = whole, True
+        image[row, : PROMPT - begin] = prompts.prompt.image_mask[row, begin:]
+    nothing = jnp.zeros((rows, width), bool)
+    packed = Batch(jnp.asarray(tokens), jnp.asarray(real), jnp.asarray(image), nothing, prompts.prompt.images)
+    expected = score(config, base, make_frozen()["reward"], packed)
+    np.testing.assert_allclose(measured.scores, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("pads", ["masked", "counted"])
@@ -176,10 +190,9 @@ def near_the_policy(config, settings, base, params) -> tuple[Rollout, np.ndarray
     """A synthetic rollout whose old figures lie about as far from the present ones as an epoch moves them."""
     rng, old = np.random.default_rng(7), synthetic()
     arguments = (old.sequences, old.mask)
-    log_probs, _ = jax.jit(answer_log_probs, static_argnums=(0, 1))(
-        config, settings, base, params["policy"]["lora"], *arguments
-    )
-    values = values_of(config, settings, base, params["value"], *arguments)
+    log_probs, _ = log_probs_of(config, RELEASED, base, params["policy"]["lora"], *arguments)
+    values = values_of(config, RELEASED, base, params["value"], *arguments)
+    values = values if settings.pads == "counted" else jnp.where(old.mask, values, 0)
 
     def moved(present):
         shifted = present + 0.3 * rng.standard_normal(present.shape).astype(np.float32)
@@ -298,7 +311,7 @@ def test_kl_is_charged_on_every_token():
 
 @pytest.fixture(scope="module")
 def learned(config, base, prompts):
-    """Twenty rounds in which tokens of the upper half of the vocabulary are rewarded."""
+    """Fourteen rounds in which tokens of the upper half of the vocabulary are rewarded."""
     mesh, frozen = make_mesh(), make_frozen()
     state = place(mesh, start(LEARN.optim, make_params()))
     # Scores of 0: the rewards are those that the test gives.
@@ -306,7 +319,7 @@ def learned(config, base, prompts):
     before = jax.tree.map(np.array, (base, frozen))
     step = jit_step(ppo_update, mesh, config, LEARN, state=state)
     history = []
-    for number in range(20):
+    for number in range(14):
         given, key = state, jax.random.fold_in(KEY, number)
         found, tokens = sample(config, LEARN, base, state.params, frozen, prompts, key)
         right = ((tokens >= 32) & found.mask).sum(1) / found.lengths
@@ -330,13 +343,13 @@ def test_the_first_minibatch_sees_ratio_one_and_the_first_rollout_no_kl(learned)
 def test_rewarded_tokens_become_likely(learned):
     history, _, _ = learned
     assert np.mean([metrics["reward"] for metrics in history[:3]]) < 0.6
-    assert np.mean([metrics["reward"] for metrics in history[-3:]]) > 0.75
+    assert np.mean([metrics["reward"] for metrics in history[-3:]]) > 0.7
 
 
 def test_updates_compile_once_and_count_their_minibatches(learned):
     _, step, state = learned
     assert step._cache_size() == 1
-    assert int(state.step) == 20 * LEARN.epochs * LEARN.minibatches
+    assert int(state.step) == 14 * LEARN.epochs * LEARN.minibatches
 
 
 def test_join_answer_leaves_prompts_as_they_are(measured, prompts):

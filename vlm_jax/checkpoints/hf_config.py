@@ -106,6 +106,7 @@ def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
             **language,
             kv_heads=text.get("num_key_value_heads") or language["heads"],
             rope_theta=_rope_theta(text),
+            tied=own.get("tied", False),
         ),
         lora=LoraConfig(**own.get("lora", {})),
         projector=projector,
@@ -155,6 +156,7 @@ def config_json(config: LlavaConfig, rows: int, dtype: str) -> dict[str, Any]:
         },
         OWN_KEY: {
             "vocab_size": language.vocab_size,
+            "tied": language.tied,
             "lora": dataclasses.asdict(config.lora),
             **{name: getattr(config, name) for name in _OWN_FIELDS},
         },

@@ -86,10 +86,14 @@ def open_model(checkpoint: str, mesh_options: MeshOptions = MeshOptions(), prese
         mesh = make_mesh(**dataclasses.asdict(mesh_options))
     except ValueError as error:
         raise InputError(str(error), "fewer parts in --mesh.*") from None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError):
+        raise InputError("no tokenizer that can be read", "the checkpoint's own", file=str(folder)) from None
     return Model(
         config=config,
         base=place(mesh, weights),
-        tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        tokenizer=tokenizer,
         template=TEMPLATES[config.template],
         mesh=mesh,
         source=BaseSource(str(checkpoint), weights_sha256(folder)),

@@ -19,9 +19,6 @@ from typing import Any, TextIO
 
 from vlm_jax.scenes.world import STANDARD_DIALS, Dials
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

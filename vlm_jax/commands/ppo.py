@@ -86,9 +86,10 @@ def settings(options: Options):
     from vlm_jax.train.optim import Optim
     from vlm_jax.train.ppo import PpoSettings
 
-    updates = options.steps * options.epochs * options.minibatches
+    updates = options.epochs * options.minibatches
     return PpoSettings(
-        optim=Optim(options.learning_rate, steps=updates, warmup_steps=min(5, options.steps) * options.epochs),
+        # LLaVA-RLHF warms up over five rollouts.
+        optim=Optim(options.learning_rate, steps=options.steps * updates, warmup_steps=5 * updates),
         sampling=Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature),
         terms=RewardTerms(options.stop_penalty, options.length_coefficient, options.correct_bonus),
         kl_coefficient=options.kl_coefficient,
@@ -112,6 +113,7 @@ def run(options: Options) -> None:
     from vlm_jax.commands.reward import evaluation_turn
     from vlm_jax.data.pipelines import prompt_batches
     from vlm_jax.data.sources import read_captions, read_prompts
+    from vlm_jax.errors import InputError
     from vlm_jax.files import write_json_lines
     from vlm_jax.models.adapters import init_value_head
     from vlm_jax.parallel.compile import jit_step, place, place_batch
@@ -124,6 +126,8 @@ def run(options: Options) -> None:
     result = options.out / "adapter"
     if finished(result):
         return
+    if options.batch_size % options.minibatches:
+        raise InputError(f"a batch of {options.batch_size} in {options.minibatches} minibatches", "parts of equal size")
     facts = read_captions(options.view.facts) if options.view.facts else None
     records = read_prompts(options.prompts, options.images, facts)
     model = open_model(options.checkpoint, options.mesh, options.preset)

@@ -60,6 +60,7 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.opening import checkpoint_folder, finished, identity, open_model
     from vlm_jax.data.pipelines import instruction_batches
     from vlm_jax.data.sources import read_instructions
+    from vlm_jax.errors import InputError
     from vlm_jax.models.adapters import init_lora
     from vlm_jax.parallel.compile import jit_step, place
     from vlm_jax.randomness import key_for
@@ -70,6 +71,10 @@ def run(options: Options) -> None:
     result = options.out / ("adapter" if options.trainable == "lora" else "checkpoint")
     if finished(result):
         return
+    if options.batch_size % options.microbatches:
+        raise InputError(
+            f"a batch of {options.batch_size} in {options.microbatches} microbatches", "parts of equal size"
+        )
     records = read_instructions(options.data, options.images)
     model = open_model(options.checkpoint, options.mesh, options.preset)
     config = model.config

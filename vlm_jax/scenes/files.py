@@ -7,14 +7,13 @@ A folder holds ``images/`` (one PNG a scene, ``train_000000123.png``), ``scenes.
 
 import dataclasses
 import io
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from vlm_jax.files import write_bytes, write_json, write_json_lines
+from vlm_jax.files import read_json, write_bytes, write_json, write_json_lines
 from vlm_jax.scenes.conversations import fact_conversation, image_conversation, question_turns, with_image
 from vlm_jax.scenes.draw import boxes, draw
 from vlm_jax.scenes.language import captions
@@ -204,7 +203,7 @@ def write_scenes(folder: str | Path, scenes: Mapping[str, Scene]) -> None:
 
 def read_scenes(folder: str | Path) -> dict[str, Scene]:
     """The scenes of ``scenes.json``, equal to those written."""
-    records = json.loads((Path(folder) / "scenes.json").read_text(encoding="utf-8"))
+    records = read_json(Path(folder) / "scenes.json")
     return {name: _scene_from(record) for name, record in records.items()}
 
 

@@ -40,7 +40,7 @@ class MetricLog:
         self._events.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def read_metrics(path: Path) -> list[dict[str, int | float]]:
     """The rows of a metrics file; a last line that was cut off by a kill is left out."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):

@@ -73,9 +73,10 @@ def train(
                 for number in range(first, run.steps):
                     state, metrics = step(state, place_batch(mesh, next(iterator)))
                     done = number + 1
-                    if done % run.log_every == 0 or done == run.steps:
+                    due = done % run.save_every == 0 or done == run.steps
+                    if due or done % run.log_every == 0:
                         _report(run, number, metrics, log, meter)
-                    if done % run.save_every == 0 or done == run.steps:
+                    if due:
                         saved.save(done, state, iterator.get_state())
         finally:
             log.close()

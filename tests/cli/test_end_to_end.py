@@ -1,0 +1,101 @@
+"""The usual road through the real command line, on a model that knows nothing."""
+
+import json
+import math
+
+import pytest
+
+from vlm_jax.cli import main
+from vlm_jax.train.log import read_metrics
+
+
+def run(*arguments):
+    main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, checkpoint, world):
+    """annotate, reward, ppo, each from what the one before wrote."""
+    folder = tmp_path_factory.mktemp("runs")
+    facts = ["--facts", world / "image_to_caption.json"]
+    start, images = ["--checkpoint", checkpoint, "--preset", "scenes-tiny"], ["--images", world / "images"]
+    few = ["--max-new-tokens", "6"]
+    run("annotate", "--checkpoint", checkpoint, "--world", world, "--batch-size", "20", *few)
+    pairs = ["--preferences", world / "preferences.json", "--held-out", "5", "--batch-size", "8"]
+    run("reward", *start, *pairs, *images, *facts, "--out", folder / "reward")
+    prompts = ["--prompts", world / "prompts.json", "--reward", folder / "reward" / "adapter", "--batch-size", "4"]
+    run("ppo", *start, *prompts, *images, *facts, "--out", folder / "ppo", "--steps", "2", *few)
+    return folder
+
+
+def test_annotators_compare_different_answers(runs, world):
+    rows = json.loads((world / "preferences.json").read_text())
+    assert 13 <= len(rows) <= 30
+    for row in rows:
+        assert row["output_1"]["value"].strip()
+        assert row["output_1"]["value"] != row["output_2"]["value"]
+        assert row["preference"] in (1, 2)
+
+
+def test_the_reward_run_leaves_an_adapter_and_its_accuracy(runs):
+    results = json.loads((runs / "reward" / "results.json").read_text())
+    assert results["held_out_pairs"] == 5
+    assert results["held_out_accuracy"] * 5 == pytest.approx(round(results["held_out_accuracy"] * 5))
+    names = {path.name for path in (runs / "reward" / "adapter").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "reward_head.safetensors"} <= names
+
+
+def test_the_ppo_run_logs_every_step(runs):
+    rows = read_metrics(runs / "ppo" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [0, 1]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert rows[0]["first_ratio"] == pytest.approx(1, abs=1e-5)
+    assert (runs / "ppo" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_a_finished_run_is_left_alone(runs, checkpoint, world, capsys):
+    before = (runs / "ppo" / "metrics.jsonl").stat().st_mtime_ns
+    prompts = ["--prompts", world / "prompts.json", "--reward", runs / "reward" / "adapter"]
+    run("ppo", "--checkpoint", checkpoint, *prompts, "--images", world / "images", "--out", runs / "ppo")
+    assert "finished already" in capsys.readouterr().out
+    assert (runs / "ppo" / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_eval_scores_an_adapter(runs, checkpoint, world, capsys):
+    out = runs / "scores.json"
+    adapter = ["--adapter", runs / "ppo" / "adapter"]
+    few = ["--max-new-tokens", "6", "--batch-size", "64", "--split", "validation"]
+    run("eval", "--checkpoint", checkpoint, "--world", world, "--out", out, *adapter, *few)
+    scores = json.loads(out.read_text())
+    assert len(scores["descriptions"]) == 30
+    assert {"random", "popular", "adversarial"} <= set(scores["pope"])
+    for part in scores["pope"].values():
+        assert 0 <= part["accuracy_interval"][0] <= part["accuracy"] <= part["accuracy_interval"][1] <= 1
+    assert 0 <= scores["chair"]["chair_s"] <= 1
+    assert 0 <= scores["mmhal"]["score"] <= 6
+    assert "POPE" in capsys.readouterr().out
+
+
+def test_generate_answers_and_repeats_itself(runs, checkpoint, world, capsys):
+    image = world / "images" / "test_000000000.png"
+    ask = ["generate", "--checkpoint", checkpoint, "--prompt", "What is in the picture?", "--max-new-tokens", "6"]
+    answers = []
+    for options in ([], [], ["--image", image], ["--image", image, "--adapter", runs / "ppo" / "adapter"]):
+        capsys.readouterr()
+        run(*ask, *options)
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1]
+    assert all(answer.endswith("\n") for answer in answers)
+
+
+@pytest.mark.parametrize("trainable", ["lora", "full"])
+def test_sft_writes_what_generate_reads(trainable, runs, checkpoint, world, capsys):
+    out = runs / f"sft-{trainable}"
+    data = ["--data", world / "instructions.json", "--images", world / "images", "--batch-size", "4"]
+    run("sft", "--checkpoint", checkpoint, *data, "--out", out, "--trainable", trainable, "--epochs", "0.3")
+    assert [row["step"] for row in read_metrics(out / "metrics.jsonl")] == [1]
+    model = [checkpoint, "--adapter", out / "adapter"] if trainable == "lora" else [out / "checkpoint"]
+    capsys.readouterr()
+    run("generate", "--checkpoint", *model, "--prompt", "What is in the picture?", "--max-new-tokens", "6")
+    assert capsys.readouterr().out

@@ -1,0 +1,193 @@
+"""Bad input through the real command line: code 2, one line that names file and row, nothing left half-written."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from vlm_jax.cli import main
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("0.png", "1.jpg"):
+        Image.radial_gradient("L").resize((96, 64)).convert("RGB").save(folder / name)
+    return folder
+
+
+def conversation(name, answer="A cat."):
+    turns = [{"from": "human", "value": "<image>\nWhat is it?"}]
+    if answer is not None:
+        turns.append({"from": "gpt", "value": answer})
+    return {"id": name, "image": name, "conversations": turns}
+
+
+def pair(name, second="No."):
+    outputs = {"output_1": {"from": "gpt", "value": "Yes."}, "output_2": {"from": "gpt", "value": second}}
+    return {**conversation(name, None), **outputs, "preference": 1}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def save(rows):
+        path = tmp_path / "data.json"
+        path.write_text(rows if isinstance(rows, str) else json.dumps(rows), encoding="utf-8")
+        return path
+
+    return save
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that must fail; returns the one line it says."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        assert stopped.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"vlm-jax {arguments[0]}: ")
+        return line
+
+    return run
+
+
+@pytest.fixture
+def commands(checkpoint, adapter, images, tmp_path):
+    """verb -> the command line for a file of rows."""
+    ending = ["--images", images, "--out", tmp_path / "out", "--batch-size", "2"]
+    start = ["--checkpoint", checkpoint]
+    return {
+        "sft": lambda data: ["sft", *start, "--data", data, *ending],
+        "reward": lambda data: ["reward", *start, "--preferences", data, "--held-out", "0", *ending],
+        "ppo": lambda data: ["ppo", *start, "--prompts", data, "--reward", adapter, "--steps", "1", *ending],
+    }
+
+
+ROWS = {"sft": conversation, "reward": pair, "ppo": conversation}
+
+
+@pytest.mark.parametrize("verb", ROWS)
+def test_a_missing_image(verb, commands, refused, write, images, tmp_path):
+    line = refused(*commands[verb](write([ROWS[verb](name) for name in ("0.png", "gone.png")])))
+    assert f"{tmp_path / 'data.json'}, row 2: found no image file {images / 'gone.png'}" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", ROWS)
+def test_a_malformed_row(verb, commands, refused, write, tmp_path):
+    good = json.dumps(ROWS[verb]("0.png"))
+    line = refused(*commands[verb](write(f"{good}\n{good}\n{good[:-5]}\n")))
+    assert f"{tmp_path / 'data.json'}, row 3: found malformed JSON at line 3, column" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "row", "found"),
+    [
+        ("sft", conversation("0.png", "  "), "an answer without text"),
+        ("sft", conversation("0.png", None), "conversations that end with a question"),
+        ("reward", pair("0.png", ""), "an answer output_2 without text"),
+        ("reward", {**pair("0.png"), "preference": 3}, "preference 3"),
+        ("ppo", {**conversation("0.png"), "caption_type": 9}, "caption_type 9"),
+    ],
+)
+def test_an_odd_row(verb, row, found, commands, refused, write, tmp_path):
+    line = refused(*commands[verb](write([ROWS[verb]("0.png"), row])))
+    assert f"{tmp_path / 'data.json'}, row 2: found {found}" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_image(commands, refused, write, images, tmp_path):
+    whole = (images / "1.jpg").read_bytes()
+    (images / "1.jpg").write_bytes(whole[: len(whole) // 2])
+    data = write([conversation("0.png"), conversation("1.jpg")])
+    line = refused(*commands["sft"](data))
+    assert f"{data}, row 2: found an image that cannot be decoded" in line
+    assert str(images / "1.jpg") in line
+    assert not (tmp_path / "out" / "adapter").exists()
+    assert not (tmp_path / "out" / "metrics.jsonl").read_text()
+
+
+def test_a_prompt_that_is_too_long(commands, refused, write, tmp_path):
+    long = conversation("1.jpg")
+    long["conversations"][0]["value"] = "<image>\n" + "Is there a cat? " * 20
+    data = write([conversation("0.png"), long])
+    line = refused(*commands["ppo"](data), "--prompt-length", "40")
+    assert f"{data}, row 2: found a prompt of " in line
+    assert line.endswith("positions (image span included); expected at most 40")
+    assert not (tmp_path / "out" / "adapter").exists()
+
+
+def test_an_evaluation_turn_that_is_too_long(commands, refused, write):
+    data = write([conversation("0.png"), conversation("1.jpg")])
+    line = refused(*commands["ppo"](data), "--suffix-length", "2")
+    assert f"{data}, row " in line
+    assert line.endswith("positions; expected at most 2")
+
+
+def test_generate_says_what_is_wrong(checkpoint, refused, images, tmp_path):
+    start = ["generate", "--checkpoint", checkpoint, "--prompt"]
+    line = refused(*start, "hi", "--image", images / "gone.png")
+    assert line.endswith(f"{images / 'gone.png'}: found no such file; expected an image file")
+    (tmp_path / "cut.jpg").write_bytes((images / "1.jpg").read_bytes()[:400])
+    assert f"{tmp_path / 'cut.jpg'}: found an image that cannot be decoded" in refused(
+        *start, "hi", "--image", tmp_path / "cut.jpg"
+    )
+    assert refused(*start, "What is it? " * 30, "--max-length", "64").endswith("expected at most 64")
+    assert "top_p" in refused(*start, "hi", "--top-p", "0")
+    assert "'tiny-llava'" in refused(*start, "hi", "--preset", "tiny-llava")
+    assert "needs 1000 devices" in refused(*start, "hi", "--mesh.data", "1000")
+
+
+@pytest.mark.parametrize("verb", ["sft", "ppo"])
+def test_a_checkpoint_of_another_preset(verb, commands, refused, write, checkpoint, tmp_path):
+    line = refused(*commands[verb](write([conversation("0.png")] * 2)), "--preset", "llava-1.5-7b")
+    assert f"{checkpoint / 'config.json'}: found " in line
+    assert line.endswith("expected a checkpoint of llava-1.5-7b")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_are_not_there_or_not_whole(refused, checkpoint, adapter, world, tmp_path):
+    gone = tmp_path / "gone"
+    ask = ["generate", "--prompt", "hi", "--checkpoint"]
+    assert f"{gone / 'config.json'}: found no such file" in refused(*ask, gone)
+    assert f"{gone / 'adapter_config.json'}: found no such file" in refused(*ask, checkpoint, "--adapter", gone)
+    shutil.copytree(checkpoint, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert str(weights) in refused(*ask, tmp_path / "cut")
+
+
+@pytest.mark.parametrize("verb", ["annotate", "eval"])
+def test_a_world_that_is_not_there(verb, refused, checkpoint, tmp_path):
+    out = ["--out", tmp_path / "scores.json"] if verb == "eval" else []
+    line = refused(verb, "--checkpoint", checkpoint, "--world", tmp_path / "gone", *out)
+    assert str(tmp_path / "gone") in line
+
+
+def test_a_checkpoint_without_a_tokenizer(refused, checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "bare", ignore=shutil.ignore_patterns("*token*"))
+    assert str(tmp_path / "bare") in refused("generate", "--prompt", "hi", "--checkpoint", tmp_path / "bare")
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [("ppo", ["--minibatches", "3"]), ("sft", ["--microbatches", "3"]), ("reward", ["--held-out", "3"])],
+)
+def test_numbers_that_do_not_fit_together(verb, options, commands, refused, write, tmp_path):
+    refused(*commands[verb](write([ROWS[verb](name) for name in ("0.png", "1.jpg")])), *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_options_for_a_run_that_began(commands, refused, write, tmp_path):
+    data = write([conversation("0.png"), conversation("1.jpg")])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text('{"config": {"seed": 7}, "base": {}}')
+    line = refused(*commands["sft"](data))
+    assert f"{(tmp_path / 'out' / 'run.json').resolve()}: found " in line
+    assert "config.seed 7 instead of 0" in line

@@ -1,0 +1,145 @@
+"""Training steps of the tiny preset on eight devices against one: the same losses, the same weights after the step."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlm_jax.arrays import Batch, PreferenceBatch, PromptBatch
+from vlm_jax.config import PRESETS
+from vlm_jax.generate.sampling import Sampling
+from vlm_jax.models.adapters import init_lora, init_value_head
+from vlm_jax.models.llava import init_llava
+from vlm_jax.parallel.compile import jit_step, place, place_batch
+from vlm_jax.parallel.mesh import make_mesh, shardings
+from vlm_jax.train.optim import Optim, start
+from vlm_jax.train.ppo import PpoSettings, ppo_update, rollout
+from vlm_jax.train.reward import RewardSettings, reward_step
+from vlm_jax.train.sft import SftSettings, sft_step
+
+CONFIG = PRESETS["scenes-tiny"]
+# A small rate: Adam turns the rounding of a gradient near 0 into a whole step.
+OPTIM = Optim(1e-4, schedule="constant")
+PPO = PpoSettings(OPTIM, sampling=Sampling(max_new_tokens=4), reward_scale=1.0, epochs=1)
+ROWS, WIDTH = 16, 24
+
+pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+
+
+def weights(make, seed):
+    """Random weights of visible size in the shapes of what ``make`` makes."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        return (0.1 * rng.standard_normal(leaf.shape) + (path[-1].key == "scale")).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(make))
+
+
+def role(seed):
+    return weights(lambda: {"lora": init_lora(CONFIG, jax.random.key(0)), "head": init_value_head(CONFIG)}, seed)
+
+
+def batch(seed, side="right") -> Batch:
+    """Rows of every length; every second one has an image."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(4, 512, (ROWS, WIDTH)).astype(np.int32)
+    places = np.arange(WIDTH) if side == "right" else np.arange(WIDTH)[::-1]
+    real = places < rng.integers(14, WIDTH + 1, (ROWS, 1))
+    image = np.zeros_like(real)
+    for row in range(0, ROWS, 2):
+        first = np.flatnonzero(real[row])[0] + 1
+        image[row, first : first + CONFIG.vision.patches] = True
+    images = rng.integers(0, 256, (ROWS, 48, 48, 3)).astype(np.uint8)
+    tokens[image], tokens[~real] = CONFIG.image_token_id, CONFIG.pad_token_id
+    return Batch(tokens, real, image, real & ~image, images)
+
+
+def sft(mesh, base):
+    state = place(mesh, start(OPTIM, {"lora": role(1)["lora"]}))
+    step = jit_step(sft_step, mesh, CONFIG, SftSettings(OPTIM, microbatches=2), state=state)
+    return state, step, lambda state, number: step(base, state, place_batch(mesh, batch(number)))
+
+
+def reward(mesh, base):
+    state = place(mesh, start(OPTIM, role(1)))
+    step = jit_step(reward_step, mesh, CONFIG, RewardSettings(OPTIM), state=state)
+
+    def run(state, number):
+        choice = (np.arange(ROWS // 2) % 2).astype(np.int32)
+        return step(base, state, place_batch(mesh, PreferenceBatch(batch(number, "left"), choice)))
+
+    return state, step, run
+
+
+def prompts(number) -> PromptBatch:
+    rng, prompt = np.random.default_rng(number), batch(number, "left")
+    return PromptBatch(
+        prompt=prompt,
+        reward_prompt=prompt,
+        suffix_tokens=rng.integers(4, 512, (ROWS, 3)).astype(np.int32),
+        suffix_mask=np.arange(3) < rng.integers(1, 4, (ROWS, 1)),
+        length_bonus=rng.random(ROWS).astype(np.float32),
+        caption_type=np.ones(ROWS, np.int32),
+        index=np.arange(ROWS, dtype=np.int32),
+    )
+
+
+def ppo(mesh, base):
+    frozen = place(mesh, {"reference": {"lora": role(1)["lora"]}, "reward": role(3)})
+    state = place(mesh, start(OPTIM, {"policy": {"lora": role(1)["lora"]}, "value": role(2)}))
+    sample = jax.jit(functools.partial(rollout, CONFIG, PPO))
+    update = jit_step(ppo_update, mesh, CONFIG, PPO, state=state)
+
+    def run(state, number):
+        key = jax.random.key(number)
+        measured, tokens = sample(base, state.params, frozen, place_batch(mesh, prompts(number)), key)
+        correct = place_batch(mesh, (np.asarray(tokens)[:, 0] % 2).astype(np.float32))
+        state, metrics = update(base, state, measured, correct, key)
+        assert sample._cache_size() == 1
+        return state, {**metrics, "tokens": tokens, "scores": measured.scores}
+
+    return state, update, run
+
+
+KINDS = {"sft": sft, "reward": reward, "ppo": ppo}
+
+
+@functools.cache
+def two_steps(kind, **axes):
+    """Metrics of two steps, parameters after the first and after both; shardings and compilations are checked."""
+    mesh = make_mesh(**axes)
+    base = place(mesh, weights(lambda: init_llava(CONFIG, jax.random.key(0)), 0))
+    with jax.set_mesh(mesh):
+        state, step, run = KINDS[kind](mesh, base)
+        wanted, found = shardings(mesh, state), []
+        for number in range(2):
+            state, metrics = run(state, number)
+            found.append(jax.device_get((metrics, state.params)))
+            assert jax.tree.map(lambda leaf: leaf.sharding, state) == wanted
+        assert step._cache_size() == 1
+    return found
+
+
+@pytest.mark.parametrize("axes", [{"fsdp": 2, "tensor": 4}, {"data": 8}], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_eight_devices_compute_what_one_computes(kind, axes):
+    for (metrics, params), (expected, expected_params) in zip(two_steps(kind, **axes), two_steps(kind), strict=True):
+        assert metrics.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+        # Relative to each leaf's norm; a step moves a leaf about a hundred times as far.
+        for one, other in zip(jax.tree.leaves(expected_params), jax.tree.leaves(params), strict=True):
+            assert np.linalg.norm(other - one) <= 1e-5 * np.linalg.norm(one)
+
+
+def test_weights_are_really_split():
+    """No axis of the tiny preset falls back to being whole without our noticing."""
+    mesh = make_mesh(fsdp=2, tensor=4)
+    state = place(mesh, start(OPTIM, role(1)))
+    pair = state.params["lora"]["mlp"]["gate"]
+    shapes = {name: (leaf.shape, leaf.addressable_shards[0].data.shape) for name, leaf in pair.items()}
+    assert shapes == {"a": ((4, 128, 8), (4, 64, 8)), "b": ((4, 8, 352), (4, 8, 88))}
+    assert len(place_batch(mesh, jnp.zeros((ROWS, 3))).addressable_shards[0].data) == ROWS // 2
