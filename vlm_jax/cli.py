@@ -56,13 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run_verb(verb: str, arguments: Sequence[str]) -> None:
     import tyro
 
-    from vlm_jax.errors import InputError
+    from vlm_jax.errors import DivergedError, InputError
 
     module = importlib.import_module(f"vlm_jax.commands.{verb}")
     options = tyro.cli(module.Options, prog=f"vlm-jax {verb}", args=arguments, description=module.__doc__)
     try:
         module.run(options)
-    except InputError as error:
+    except (InputError, DivergedError) as error:
         _stop(f"vlm-jax {verb}: {error}")
     except KeyboardInterrupt:
         print(f"\nvlm-jax {verb}: stopped; run the same command again to go on", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The one exception that a user's input can cause."""
+"""What a run can end with that is no mistake of this package."""
 
 import functools
 
@@ -29,3 +29,7 @@ class InputError(Exception):
         """The same error placed in a row of ``file``; a file that was already known moves into ``found``."""
         found = f"{self.found} in {self.file}" if self.file else self.found
         return InputError(found, self.expected, file=file, row=row)
+
+
+class DivergedError(Exception):
+    """A training metric is no finite number any more; going on would only burn time."""

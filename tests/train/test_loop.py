@@ -17,14 +17,14 @@ from vlm_jax.checkpoints.run_state import BaseSource
 from vlm_jax.data.conversation import TEMPLATES, Turn
 from vlm_jax.data.pipelines import instruction_batches, prompt_batches
 from vlm_jax.data.sources import Instruction, Prompt
-from vlm_jax.errors import InputError
+from vlm_jax.errors import DivergedError, InputError
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.parallel.compile import jit_step, place
 from vlm_jax.parallel.mesh import make_mesh
 from vlm_jax.randomness import key_for
 from vlm_jax.rewards.prompts import SHORT
 from vlm_jax.train.log import read_metrics
-from vlm_jax.train.loop import DivergedError, Run, train
+from vlm_jax.train.loop import Run, train
 from vlm_jax.train.optim import Optim, start
 from vlm_jax.train.ppo import PpoSettings, ppo_update, rollout
 from vlm_jax.train.sft import SftSettings, sft_step

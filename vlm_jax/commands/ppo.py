@@ -133,6 +133,8 @@ def run(options: Options) -> None:
     model = open_model(options.checkpoint, options.mesh, options.preset)
     ppo = settings(options)
     frozen = {"reference": open_role(model, options.policy), "reward": open_role(model, options.reward)}
+    if "head" not in frozen["reward"]:
+        raise InputError("an adapter without a reward head", "what `vlm-jax reward` wrote", file=str(options.reward))
     # Copies: the state's buffers are donated, the frozen roles' must stay.
     params = {
         "policy": jax.tree.map(jnp.copy, frozen["reference"]),

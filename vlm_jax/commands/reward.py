@@ -81,8 +81,8 @@ def evaluation_turn(name: str) -> "RewardPrompt":
     return built_in[name] if name in built_in else load_reward_prompt(name)
 
 
-def held_out_accuracy(options: Options, model: "Model", role: dict) -> float:
-    """Share of the held-out pairs whose preferred answer scores higher."""
+def held_out_accuracy(options: Options, model: "Model", role: dict) -> float | None:
+    """Share of the held-out pairs whose preferred answer scores higher; None where no pair is held out."""
     import jax
     import numpy as np
 
@@ -91,6 +91,8 @@ def held_out_accuracy(options: Options, model: "Model", role: dict) -> float:
 
     score = jax.jit(lambda base, role, batch: reward_scores(model.config, base, role, batch))
     count = options.held_out
+    if count == 0:
+        return None
     right, batches = [], iter(_batches(options, model, slice(-count, None)))
     for _ in range(-(-count // options.batch_size)):
         pairs = next(batches)

@@ -1,13 +1,14 @@
 """CHAIR (Rohrbach et al. 2018): how many of the objects that a caption names are not in the image."""
 
 from collections.abc import Sequence, Set
+from typing import Any
 
 import numpy as np
 
 from vlm_jax.evals.bootstrap import ratio, ratio_interval
 
 
-def score(mentions: Sequence[Sequence[str]], present: Sequence[Set[str]]) -> dict[str, float]:
+def score(mentions: Sequence[Sequence[str]], present: Sequence[Set[str]]) -> dict[str, Any]:
     """CHAIR over captions whose objects have been found already.
 
     Args:

@@ -1,13 +1,14 @@
 """MMHal-Bench (Sun et al. 2023): ratings from 0 to 6 over eight question types; below 3 is a hallucination."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from vlm_jax.evals.bootstrap import ratio, ratio_interval
 
 
-def score(ratings: Sequence[int], types: Sequence[str]) -> dict[str, float | dict[str, float]]:
+def score(ratings: Sequence[int], types: Sequence[str]) -> dict[str, Any]:
     """Mean rating, hallucination rate (rating < 3), mean rating of each type; 95 % bootstrap intervals over questions.
 
     Raises:

@@ -1,6 +1,7 @@
 """POPE (Li et al. 2023): yes/no questions about single objects, half of them absent."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ def parse(answer: str) -> str:
     return "no" if {"No", "not", "no"} & set(words) else "yes"
 
 
-def score(answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+def score(answers: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
     """Accuracy, precision, recall, F1 (yes is positive) and the share of yes answers.
 
     A ratio without a denominator is 0. ``accuracy_interval`` is a 95 % bootstrap interval over questions.

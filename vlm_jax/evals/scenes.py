@@ -10,6 +10,7 @@ from vlm_jax.checkpoints.opening import Model
 from vlm_jax.data.conversation import IMAGE, Turn
 from vlm_jax.data.pipelines import image_prompts
 from vlm_jax.data.sources import Prompt
+from vlm_jax.errors import InputError
 from vlm_jax.evals import chair, mmhal, pope
 from vlm_jax.generate.answers import answer
 from vlm_jax.generate.sampling import Sampling
@@ -58,6 +59,8 @@ def evaluate(
         description may name a kind twice for two things.
     """
     scenes = {name: here for name, here in read_scenes(world).items() if here.split == split}
+    if not scenes:
+        raise InputError(f"no {split} scenes", f"a world drawn with --{split}", file=str(world))
     greedy = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
 
     def answers(pairs: Sequence[tuple[str, str]], title: str, sampling: Sampling = greedy) -> Sequence[str]:

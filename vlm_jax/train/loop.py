@@ -14,6 +14,7 @@ import jax
 from jax.sharding import Mesh
 
 from vlm_jax.checkpoints.run_state import BaseSource, RunState
+from vlm_jax.errors import DivergedError
 from vlm_jax.parallel.compile import place_batch
 from vlm_jax.parallel.mesh import shardings
 from vlm_jax.train.log import Meter, MetricLog
@@ -35,10 +36,6 @@ class Run:
     save_every: int = 100
     log_every: int = 10
     shown: tuple[str, ...] = ("loss",)
-
-
-class DivergedError(Exception):
-    """A metric is no finite number any more; going on would only burn time."""
 
 
 def train(
