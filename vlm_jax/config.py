@@ -72,7 +72,7 @@ class LanguageConfig:
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
     max_positions: int = 4096
-    # The vocabulary head is the token table, transposed. Not so in Vicuna; small models learn to look much sooner.
+    # The vocabulary head is the token table, transposed; not so in Vicuna.
     tied: bool = False
 
     @property
@@ -123,7 +123,7 @@ PRESETS: dict[str, LlavaConfig] = {
     "scenes-tiny": LlavaConfig(
         vision=VisionConfig(image_size=48, patch_size=16, width=96, layers=4, heads=4, mlp_width=384),
         language=LanguageConfig(
-            vocab_size=512, width=128, layers=4, heads=4, kv_heads=4, mlp_width=352, max_positions=512, tied=True
+            vocab_size=512, width=128, layers=4, heads=4, kv_heads=4, mlp_width=352, max_positions=512
         ),
         lora=LoraConfig(rank=8, alpha=16.0),
         image_token_id=3,

@@ -59,7 +59,7 @@ def start(optim: Optim, params: Params) -> TrainState:
 def apply_gradients(optim: Optim, state: TrainState, gradients: Params) -> tuple[TrainState, dict[str, Array]]:
     """One optimizer step; reports the gradient norm before clipping and the learning rate used."""
     updates, optimizer = optim.transform().update(gradients, state.optimizer, state.params)
-    metrics = {"gradient_norm": optax.global_norm(gradients), "learning_rate": optim.rate(state.step)}
+    metrics = {"gradient_norm": optax.tree.norm(gradients), "learning_rate": optim.rate(state.step)}
     params = optax.apply_updates(state.params, updates)
     return TrainState(params=params, optimizer=optimizer, step=state.step + 1), metrics
 
