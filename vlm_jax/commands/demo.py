@@ -46,7 +46,7 @@ class Options:
     validation: int = 0
     test: int = 300
     reward_epochs: float = 1.5
-    ppo_steps: int = 30
+    ppo_steps: int = 24
     dials: Dials = STANDARD_DIALS
 
 
@@ -143,7 +143,9 @@ def branch(options: Options, name: str) -> dict:
                     out=out / "ppo",
                     view=view,
                     steps=options.ppo_steps,
-                    suffix_length=128 if with_facts else 16,
+                    # Fresh answers teach more than a second pass over old ones, and cost this model the same.
+                    epochs=1,
+                    suffix_length=144 if with_facts else 16,
                     seed=options.seed,
                 )
             )

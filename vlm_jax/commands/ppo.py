@@ -62,7 +62,7 @@ class Options:
     epochs: int = 2
     minibatches: int = 2
     prompt_length: int = 40
-    suffix_length: int = 128
+    suffix_length: int = 144
     max_new_tokens: int = 56
     temperature: float = 1.0
     learning_rate: float = 1e-3
