@@ -5,7 +5,7 @@
 Every seed draws its own world, pairs, annotators and training runs; the starting model is the one in the package.
 ``seeds`` at the demo's resolution give the main table; ``curve_seeds`` at each of ``resolutions`` give the gain from
 facts against visual difficulty. Finished parts are kept, so the same command goes on where a stopped one left off.
-Settings are the demo's, which were chosen on validation scenes of other seeds; here only test scenes are scored.
+Settings are the demo's, to be chosen on validation scenes of seed 0 first; here only test scenes are scored.
 """
 
 import dataclasses

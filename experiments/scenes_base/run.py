@@ -99,8 +99,7 @@ def draw_world(options: Options) -> Path:
 def first_conversation(here: Scene) -> list[dict[str, str]]:
     """What stage 2 learns from a scene: a true description, an existence question and two others, in any order.
 
-    Questions from the start: a decoder that has only described reads its pictures in order and does not learn to look
-    up what is asked.
+    Questions from the start are an attempt to make the decoder look up what is asked; alone they did not (README).
     """
     rng = generator_for(here, "describe")
     others = [

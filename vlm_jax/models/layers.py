@@ -25,8 +25,7 @@ class Linear(nnx.Module):
     """y = x W (+ b) (+ scale * (x A) B): a kernel stored (in, out), an optional bias, an optional adapter."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs):
-        # 1/sqrt(inputs), which is about LLaMA's 0.02 at its widths: at small widths a fixed 0.02 starts attention so
-        # flat that a decoder does not learn to look things up.
+        # 1/sqrt(inputs) keeps the scale of x at every width; at LLaMA's own widths it is about its 0.02.
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs)) / math.sqrt(inputs))
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
 
