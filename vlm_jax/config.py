@@ -72,8 +72,6 @@ class LanguageConfig:
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
     max_positions: int = 4096
-    # The vocabulary head is the token table, transposed; not so in Vicuna.
-    tied: bool = False
 
     @property
     def head_width(self) -> int:

@@ -29,20 +29,43 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
 
     Raises:
-        InputError: The file is missing, or is not a JSON object.
+        InputError: It cannot be opened or is not UTF-8.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise InputError("no such file", "a JSON file", file=str(path)) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(str(error), "a JSON file", file=str(path)) from None
+        raise InputError("no such file", "a file", file=str(path)) from None
+    except OSError as error:
+        raise InputError(f"a file that cannot be read ({error.strerror})", "a file", file=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"byte {error.start} that is not UTF-8", "UTF-8 text", file=str(path)) from None
+
+
+def refuse_constant(name: str) -> None:
+    """What JSON decoders call on NaN and Infinity."""
+    raise InputError(f"{name}, which is not JSON", "a finite number")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The one JSON object that a file holds.
+
+    Raises:
+        InputError: The file cannot be read, or holds malformed JSON, NaN or Infinity, or anything but an object.
+    """
+    text, file = read_text(path), str(path)
+    try:
+        value = json.loads(text, parse_constant=refuse_constant)
+    except json.JSONDecodeError as error:
+        found = f"malformed JSON at line {error.lineno}, column {error.colno} ({error.msg})"
+        raise InputError(found, "a JSON object", file=file) from None
+    except InputError as error:
+        raise error.at(file) from None
     if not isinstance(value, dict):
-        raise InputError(type(value).__name__, "a JSON object", file=str(path))
+        raise InputError(f"a {type(value).__name__}", "a JSON object", file=file)
     return value
 
 

@@ -170,6 +170,22 @@ def test_a_world_that_is_not_there(verb, refused, checkpoint, tmp_path):
     assert str(tmp_path / "gone") in line
 
 
+def test_a_world_without_its_questions(refused, checkpoint, world, tmp_path):
+    shutil.copytree(world, tmp_path / "world")
+    for name in ("pope_test_random.jsonl", "mmhal_test.json"):
+        (tmp_path / "world" / name).rename(tmp_path / name)
+        line = refused("eval", "--checkpoint", checkpoint, "--world", tmp_path / "world", "--out", tmp_path / "out")
+        assert f"{tmp_path / 'world' / name}: found no such file" in line
+        (tmp_path / name).rename(tmp_path / "world" / name)
+
+
+@pytest.mark.parametrize("verb", ["sft", "ppo"])
+def test_a_batch_that_the_devices_cannot_share(verb, commands, refused, write):
+    data = write([ROWS[verb](name) for name in ("0.png", "1.jpg")])
+    line = refused(*commands[verb](data), "--batch-size", "2", "--mesh.data", "4")
+    assert line.endswith("found a batch of 2 rows; expected a multiple of 4 (data x fsdp devices)")
+
+
 def test_a_checkpoint_without_a_tokenizer(refused, checkpoint, tmp_path):
     shutil.copytree(checkpoint, tmp_path / "bare", ignore=shutil.ignore_patterns("*token*"))
     assert str(tmp_path / "bare") in refused("generate", "--prompt", "hi", "--checkpoint", tmp_path / "bare")

@@ -38,5 +38,5 @@ def test_a_users_file(tmp_path):
     path.write_text("{factual_prompt} {factual_prompt}", encoding="utf-8")
     with pytest.raises(InputError, match=r"prompt.txt: found 2 slots"):
         load_reward_prompt(path)
-    with pytest.raises(InputError, match=r"gone.txt: found a file that cannot be read"):
+    with pytest.raises(InputError, match=r"gone.txt: found no such file"):
         load_reward_prompt(tmp_path / "gone.txt")

@@ -154,7 +154,6 @@ def test_the_key_decides(config, base, prompts):
     assert len({tuple(row) for row in run(config, base, None, twins, KEY, sampling).tokens.tolist()}) > 1
 
 
-@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 def test_eight_devices_draw_the_tokens_of_one(config, base, prompts):
     sampling = dataclasses.replace(GREEDY, temperature=1.0)
     alone = run(config, base, None, prompts, KEY, sampling)

@@ -98,7 +98,6 @@ def test_one_device_is_a_mesh_and_too_few_are_an_error():
         make_mesh(data=100, fsdp=100, tensor=100)
 
 
-@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 def test_an_axis_that_does_not_divide_stays_whole():
     leaf = {"language": {"embedding": jax.ShapeDtypeStruct((61, 30), "float32")}}
     placed = shardings(make_mesh(fsdp=4, tensor=2), leaf)

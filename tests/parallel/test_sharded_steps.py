@@ -25,8 +25,6 @@ OPTIM = Optim(1e-5, schedule="constant")
 PPO = PpoSettings(OPTIM, sampling=Sampling(max_new_tokens=4), reward_scale=1.0, epochs=1)
 ROWS, WIDTH = 16, 24
 
-pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
-
 
 def weights(make, seed):
     """Random weights of visible size in the shapes of what ``make`` makes."""

@@ -5,13 +5,19 @@ import pytest
 from PIL import Image
 
 from vlm_jax.scenes import files
-from vlm_jax.scenes.conversations import fact_conversation
+from vlm_jax.scenes.conversations import (
+    checked_conversation,
+    counting_list,
+    fact_conversation,
+    inventory,
+    listed_kinds,
+)
 from vlm_jax.scenes.draw import draw
-from vlm_jax.scenes.language import captions
+from vlm_jax.scenes.language import NUMBERS, captions
 from vlm_jax.scenes.pope import SETTINGS
 from vlm_jax.scenes.questions import QUESTION_TYPES
-from vlm_jax.scenes.truth import check, claims, score
-from vlm_jax.scenes.world import PARTNER, Dials, present_kinds, scene
+from vlm_jax.scenes.truth import check, claims, mentioned_kinds, score
+from vlm_jax.scenes.world import PARTNER, Dials, matching, present_kinds, scene
 
 SIZES = {"train": 120, "preference": 4, "prompts": 60, "validation": 24, "test": 40}
 DIALS = Dials(synthetic_rate=0.5)
@@ -64,20 +70,50 @@ def test_instructions(world):
     assert rows == files.instruction_rows({n: s for n, s in scenes.items() if s.split == "train"})
 
 
-def test_facts_answer_what_is_asked():
-    """Whatever a text-only row says is borne out by its own facts or by the scene."""
+def test_facts_come_before_what_is_asked_of_them():
     rng = np.random.default_rng(0)
-    supported = 0
     for i in range(60):
         here = scene("train", i)
         turns = fact_conversation(here, rng)
         assert all(caption in turns[0]["value"] for caption in captions(here))
-        for human, gpt in zip(turns[::2], turns[1::2], strict=True):
-            if "supported" in human["value"]:
-                description = human["value"].split("facts? ")[-1]
-                assert (gpt["value"] == "Yes.") == all_true(description, here)
-                supported += gpt["value"] == "Yes."
+        assert not any("<image>" in turn["value"] for turn in turns)
+
+
+def test_a_checked_description_is_called_supported_when_it_is_true():
+    """The verdict agrees with the rule that knows the truth, and the items with the facts."""
+    rng = np.random.default_rng(0)
+    supported = 0
+    for i in range(60):
+        here = scene("train", i)
+        _, description, check_turn, verdict = (turn["value"] for turn in checked_conversation(here, rng))
+        assert all(caption in check_turn for caption in captions(here))
+        said, items = verdict.removesuffix(".").split(": ")
+        assert (said == "Yes") == all_true(description, here)
+        supported += said == "Yes"
+        found = dict(item.split() for item in items.split(", "))
+        assert set(found) == set(mentioned_kinds(description))
+        assert {kind for kind in found if found[kind] == "no"} == set(found) - set(present_kinds(here))
     assert 15 < supported < 45
+
+
+def test_lists_tell_present_from_absent_kinds():
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        here = scene("train", i)
+        kinds = listed_kinds(here, rng)
+        assert len(set(kinds)) == 6
+        assert set(kinds) & set(present_kinds(here))
+        for make in (inventory, counting_list):
+            question, answer = make(here, kinds)
+            assert question.endswith(f": {', '.join(kinds)}?")
+            for kind, item in zip(kinds, answer.removesuffix(".").split(", "), strict=True):
+                name, *what = item.split()
+                assert name == kind
+                things = matching(here, kind)
+                if make is inventory and len(things) == 1:
+                    assert what == [things[0].colour, things[0].size]
+                else:
+                    assert what == [NUMBERS[len(things)]]
 
 
 def all_true(description, here):

@@ -90,6 +90,21 @@ def test_answers_are_ragged(measured):
     assert 0 < np.asarray(measured.ended).sum() < len(measured.ended)
 
 
+def test_measuring_in_parts_gives_the_same_figures(config, base, prompts, measured):
+    split = dataclasses.replace(LEARN, microbatches=4)
+    found, _ = sample(config, split, base, make_params(), make_frozen(), prompts, KEY)
+    jax.tree.map(lambda whole, parts: np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-5), measured, found)
+
+
+def test_microbatches_give_the_same_update(config, base):
+    old, *_ = near_the_policy(config, MASKED, base, make_params())
+    whole, parts = (
+        update(config, settings, base, first_state(), old, jnp.asarray(CORRECT), KEY)[0]
+        for settings in (MASKED, dataclasses.replace(MASKED, microbatches=2))
+    )
+    assert_close(gradients_in(whole), gradients_in(parts), 1e-5)
+
+
 def test_policy_and_reference_agree_at_the_start(measured):
     np.testing.assert_array_equal(measured.log_probs, measured.reference_log_probs)
     assert (np.asarray(measured.log_probs)[measured.mask] < 0).all()
@@ -250,8 +265,10 @@ def first_state():
     return start(RELEASED.optim, make_params())
 
 
+@pytest.mark.parametrize("microbatches", [1, 4])
 @pytest.mark.parametrize("settings", [RELEASED, MASKED], ids=["counted", "masked"])
-def test_the_update_by_hand(config, base, settings):
+def test_the_update_by_hand(config, base, settings, microbatches):
+    settings = dataclasses.replace(settings, microbatches=microbatches)
     old, log_probs, values = near_the_policy(config, settings, base, make_params())
     _, metrics = update(config, settings, base, first_state(), old, jnp.asarray(CORRECT), KEY)
     expected = by_hand(settings, old, log_probs, values, CORRECT)

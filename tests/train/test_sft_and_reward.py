@@ -1,5 +1,6 @@
 """The two supervised steps: what padding, splitting and repetition must not change, and that they learn."""
 
+import dataclasses
 import functools
 
 import jax
@@ -110,6 +111,22 @@ def test_sft_steps_donate_their_state_keep_the_base_and_learn(base, role, sft):
     assert int(state.step) == 23
     jax.tree.map(np.testing.assert_array_equal, before, base)
     assert losses[-1] < 0.6 * losses[3]
+
+
+def test_reward_microbatches_give_the_mean_of_their_parts(config, base, role):
+    """Each part has its own centring; whole pairs stay together."""
+    pairs = make_pairs((12, 7, 9, 14), 14)
+    parts = [
+        PreferenceBatch(jax.tree.map(lambda x, rows=rows: x[jnp.array(rows)], pairs.batch), pairs.choice[half::2])
+        for half, rows in enumerate(([0, 2, 4, 6], [1, 3, 5, 7]))
+    ]
+    step = jax.jit(reward_step, static_argnums=(0, 1))
+    alone = [step(config, REWARD, base, reward_state(role), part) for part in parts]
+    state, metrics = step(config, dataclasses.replace(REWARD, microbatches=2), base, reward_state(role), pairs)
+    for name in ("loss", "margin", "mean_score", "accuracy"):
+        np.testing.assert_allclose(metrics[name], np.mean([m[name] for _, m in alone]), rtol=1e-5, atol=1e-6)
+    first, second = (gradients_in(state) for state, _ in alone)
+    assert_close(jax.tree.map(lambda a, b: (a + b) / 2, first, second), gradients_in(state), 1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,6 @@ def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
             **language,
             kv_heads=text.get("num_key_value_heads") or language["heads"],
             rope_theta=_rope_theta(text),
-            tied=own.get("tied", False),
         ),
         lora=LoraConfig(**own.get("lora", {})),
         projector=projector,
@@ -156,7 +155,6 @@ def config_json(config: LlavaConfig, rows: int, dtype: str) -> dict[str, Any]:
         },
         OWN_KEY: {
             "vocab_size": language.vocab_size,
-            "tied": language.tied,
             "lora": dataclasses.asdict(config.lora),
             **{name: getattr(config, name) for name in _OWN_FIELDS},
         },

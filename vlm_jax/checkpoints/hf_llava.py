@@ -130,16 +130,14 @@ def _stored_rows(config: LlavaConfig) -> int:
 
 
 def _stored_shapes(config: LlavaConfig, rows: int) -> Params:
-    """Shapes of the layout's full form: two projector matrices and a head of its own."""
-    language = dataclasses.replace(config.language, vocab_size=rows, tied=False)
+    """Shapes of the layout's full form, which has two projector matrices."""
+    language = dataclasses.replace(config.language, vocab_size=rows)
     stored = dataclasses.replace(config, projector="mlp", language=language)
     return jax.eval_shape(functools.partial(init_llava, stored), jax.random.key(0))
 
 
 def _to_stored(config: LlavaConfig, base: Params, rows: int) -> Params:
     language, projector = base["language"], base["projector"]
-    if config.language.tied:
-        language = {**language, "head": {"kernel": np.asarray(language["embedding"]).T}}
     if rows > config.language.vocab_size:
         language = {
             **language,
@@ -166,10 +164,6 @@ def _from_stored(config: LlavaConfig, stored: Params, file: Path) -> Params:
         "embedding": language["embedding"][:rows],
         "head": {"kernel": language["head"]["kernel"][:, :rows]},
     }
-    if config.language.tied:
-        if (language["embedding"] != language["head"]["kernel"].T).any():
-            raise InputError("a head that differs from the token table", "equal ones (tied)", file=str(file))
-        del language["head"]
     if config.projector == "linear":
         second, projector = projector["linear2"], {"linear1": projector["linear1"]}
         if (second["kernel"] != np.eye(config.language.width)).any() or second["bias"].any():

@@ -12,6 +12,7 @@ import io
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -87,7 +88,12 @@ def align(options: Options) -> dict[str, dict]:
 
 
 def _take_share(started: Any) -> None:
-    """Begin a worker on its half of the cores; where two share a GPU, neither may take all of its memory."""
+    """Begin a worker on its half of the cores; where two share a GPU, neither may take all of its memory.
+
+    A worker whose parent was killed must not go on: the next run would write the same files.
+    """
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with started.get_lock():
         number, started.value = started.value, started.value + 1

@@ -31,7 +31,8 @@ class Options:
         steps: Rollouts.
         batch_size: Answers a rollout.
         epochs: Passes over a rollout.
-        minibatches: Parts of a pass.
+        minibatches: Parts of a pass, each one update.
+        microbatches: Parts that a minibatch, and the measuring of a rollout, is worked through in.
         prompt_length: Positions of a prompt, image included.
         suffix_length: Positions of the evaluation turn.
         max_new_tokens: Limit of an answer.
@@ -61,6 +62,7 @@ class Options:
     batch_size: int = 128
     epochs: int = 2
     minibatches: int = 2
+    microbatches: int = 1
     prompt_length: int = 40
     suffix_length: int = 144
     max_new_tokens: int = 56
@@ -97,6 +99,7 @@ def settings(options: Options):
         reward_scale=options.reward_scale,
         epochs=options.epochs,
         minibatches=options.minibatches,
+        microbatches=options.microbatches,
         pads=options.pads,
     )
 
@@ -126,8 +129,10 @@ def run(options: Options) -> None:
     result = options.out / "adapter"
     if finished(result):
         return
-    if options.batch_size % options.minibatches:
-        raise InputError(f"a batch of {options.batch_size} in {options.minibatches} minibatches", "parts of equal size")
+    parts = options.minibatches * options.microbatches
+    if options.batch_size % parts:
+        found = f"a batch of {options.batch_size} in {parts} parts (minibatches x microbatches)"
+        raise InputError(found, "parts of equal size")
     facts = read_captions(options.view.facts) if options.view.facts else None
     records = read_prompts(options.prompts, options.images, facts)
     model = open_model(options.checkpoint, options.mesh, options.preset)

@@ -46,6 +46,7 @@ class Options:
         view: What the reward model reads beside the answer.
         epochs: Passes over the pairs.
         batch_size: Pairs a step.
+        microbatches: Parts that a batch is worked through in.
         max_length: Positions of conversation and evaluation turn, image included.
         learning_rate: Peak of the cosine schedule.
         warmup: Share of the steps until the peak.
@@ -63,6 +64,7 @@ class Options:
     view: tyro.conf.OmitArgPrefixes[RewardView] = RewardView()
     epochs: float = 1.0
     batch_size: int = 32
+    microbatches: int = 1
     max_length: int = 192
     learning_rate: float = 1e-3
     warmup: float = 0.03
@@ -139,6 +141,10 @@ def run(options: Options) -> None:
     result = options.out / "adapter"
     if finished(result):
         return
+    if options.batch_size % options.microbatches:
+        raise InputError(
+            f"a batch of {options.batch_size} in {options.microbatches} microbatches", "parts of equal size"
+        )
     pairs = len(read_rows(options.preferences)) - options.held_out
     if pairs < options.batch_size:
         found = f"{pairs} pairs beside the {options.held_out} held out"
@@ -151,7 +157,9 @@ def run(options: Options) -> None:
         "head": init_reward_head(model.config, key_for(options.seed, "head")),
     }
     state = place(model.mesh, start(optim, role))
-    step = jit_step(reward_step, model.mesh, model.config, RewardSettings(optim), state=state)
+    step = jit_step(
+        reward_step, model.mesh, model.config, RewardSettings(optim, microbatches=options.microbatches), state=state
+    )
     with jax.set_mesh(model.mesh):
         state = train(
             Run("reward", options.out, steps, options.save_every, log_every=5, shown=("loss", "accuracy")),

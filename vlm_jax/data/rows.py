@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm_jax.errors import InputError
+from vlm_jax.files import read_text, refuse_constant
 
 _LAYOUT = "a JSON list of objects, or one JSON object per line"
 
@@ -58,25 +59,7 @@ class Row:
         return float(value)
 
 
-def read_text(path: str | Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
-
-    Raises:
-        InputError: It cannot be opened or is not UTF-8.
-    """
-    try:
-        return Path(path).read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"a file that cannot be read ({error.strerror})", "a file", file=str(path)) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"byte {error.start} that is not UTF-8", "UTF-8 text", file=str(path)) from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise InputError(f"{name}, which is not JSON", "a finite number")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 
 
 def _decode(text: str, start: int, origin: Origin, first_line: int = 1) -> tuple[Any, int]:
@@ -144,22 +127,3 @@ def read_rows(path: str | Path) -> list[Row]:
     if not rows:
         raise InputError("no rows", _LAYOUT, file=file)
     return rows
-
-
-def read_object(path: str | Path) -> dict[str, Any]:
-    """The one JSON object that a file holds.
-
-    Raises:
-        InputError: Malformed JSON, NaN or Infinity, or anything but an object.
-    """
-    text, file = read_text(path), str(path)
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        found = f"malformed JSON at line {error.lineno}, column {error.colno} ({error.msg})"
-        raise InputError(found, "a JSON object", file=file) from None
-    except InputError as error:
-        raise error.at(file) from None
-    if not isinstance(value, dict):
-        raise InputError(f"a {type(value).__name__}", "a JSON object", file=file)
-    return value

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.data.conversation import IMAGE, Turn
-from vlm_jax.data.rows import Origin, Row, read_object, read_rows
+from vlm_jax.data.rows import Origin, Row, read_rows
 
 Captions = Mapping[str, Sequence[str]]
 
@@ -135,7 +135,7 @@ def read_prompts(path: str | Path, images_folder: str | Path, captions: Captions
 def read_captions(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Image name -> captions (``image_to_caption.json``; A-OKVQA rationales under "aok_" + name)."""
     captions = {}
-    for number, (name, values) in enumerate(read_object(path).items(), 1):
+    for number, (name, values) in enumerate(read_json(path).items(), 1):
         row = Row(Origin(str(path), number), {})
         if not isinstance(values, list) or not values:
             raise row.wrong(f"{values!r:.40} for {name!r}", "a list of captions")

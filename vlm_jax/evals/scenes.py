@@ -1,6 +1,5 @@
 """POPE, CHAIR and MMHal-style scores of a model on a drawn world, where the truth is known and no judge is needed."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.opening import Model
 from vlm_jax.data.conversation import IMAGE, Turn
 from vlm_jax.data.pipelines import image_prompts
+from vlm_jax.data.rows import Row, read_rows
 from vlm_jax.data.sources import Prompt
 from vlm_jax.errors import InputError
 from vlm_jax.evals import chair, mmhal, pope
@@ -19,7 +19,7 @@ from vlm_jax.scenes.language import INSTRUCTIONS
 from vlm_jax.scenes.pope import SETTINGS
 from vlm_jax.scenes.truth import mentioned_kinds
 from vlm_jax.scenes.truth import score as rate
-from vlm_jax.scenes.world import present_kinds
+from vlm_jax.scenes.world import Scene, present_kinds
 from vlm_jax.train.log import Meter
 
 # Every question of the world with its image fits one of these.
@@ -61,6 +61,9 @@ def evaluate(
     scenes = {name: here for name, here in read_scenes(world).items() if here.split == split}
     if not scenes:
         raise InputError(f"no {split} scenes", f"a world drawn with --{split}", file=str(world))
+    # Before hours of answering: every file that will be asked for.
+    yes_no = {setting: read_rows(world / f"pope_{split}_{setting}.jsonl") for setting in SETTINGS}
+    open_ended = read_rows(world / f"mmhal_{split}.json")
     greedy = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
 
     def answers(pairs: Sequence[tuple[str, str]], title: str, sampling: Sampling = greedy) -> Sequence[str]:
@@ -72,28 +75,25 @@ def evaluate(
     return {
         "chair": chair.score(mentions, present),
         "mean_length": sum(len(text.split()) for text in described) / len(described),
-        "pope": {setting: _pope(world, split, setting, answers) for setting in SETTINGS},
-        "mmhal": _mmhal(world, split, scenes, answers),
+        "pope": {setting: _pope(setting, rows, answers) for setting, rows in yes_no.items()},
+        "mmhal": _mmhal(open_ended, scenes, answers),
         "descriptions": dict(zip(scenes, described, strict=True)),
     }
 
 
-def _pope(world: Path, split: str, setting: str, answers: Any) -> dict[str, Any]:
-    lines = (world / f"pope_{split}_{setting}.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+def _pope(setting: str, rows: Sequence[Row], answers: Any) -> dict[str, Any]:
     # "Yes." and "No." need no more; a model that rambles is judged by its first words, as POPE does.
-    said = answers(
-        [(row["image"], row["text"]) for row in rows], f"POPE {setting}", Sampling(max_new_tokens=8, temperature=0.0)
-    )
-    return pope.score(said, [row["label"] for row in rows])
+    brief = Sampling(max_new_tokens=8, temperature=0.0)
+    said = answers([(row.require("image"), row.require("text")) for row in rows], f"POPE {setting}", brief)
+    return pope.score(said, [row.require("label") for row in rows])
 
 
-def _mmhal(world: Path, split: str, scenes: dict[str, Any], answers: Any) -> dict[str, Any]:
-    rows = json.loads((world / f"mmhal_{split}.json").read_text(encoding="utf-8"))
-    questions = [mmhal_question(row) for row in rows]
-    said = answers([(row["image_src"], row["question"]) for row in rows], "MMHal")
+def _mmhal(rows: Sequence[Row], scenes: dict[str, Scene], answers: Any) -> dict[str, Any]:
+    questions = [mmhal_question(row.values) for row in rows]
+    images = [row.require("image_src") for row in rows]
+    said = answers([(image, question.text) for image, question in zip(images, questions, strict=True)], "MMHal")
     ratings = [
-        rate(question, text, scenes[row["image_src"]]).rating
-        for row, question, text in zip(rows, questions, said, strict=True)
+        rate(question, text, scenes[image]).rating
+        for image, question, text in zip(images, questions, said, strict=True)
     ]
     return mmhal.score(ratings, [question.type for question in questions])

@@ -86,13 +86,13 @@ def _write(cache: Cache, layer: Int32[Array, ""], k: Array, v: Array) -> Cache:
 
 
 class Decoder(nnx.Module):
-    """Token table, stacked blocks, final norm and, unless it is the table, the vocabulary head."""
+    """Token table, stacked blocks, final norm and vocabulary head."""
 
     def __init__(self, config: LanguageConfig, rngs: nnx.Rngs):
         self.embedding = Embedding(config.vocab_size, config.width, rngs).table
         self.blocks = stack(lambda r: DecoderBlock(config, r), config.layers, rngs)
         self.norm = RMSNorm(config.width, config.norm_eps)
-        self.head = None if config.tied else Linear(config.width, config.vocab_size, bias=False, rngs=rngs)
+        self.head = Linear(config.width, config.vocab_size, bias=False, rngs=rngs)
 
 
 def empty_cache(config: LanguageConfig, rows: int, slots: int, dtype: jnp.dtype) -> Cache:

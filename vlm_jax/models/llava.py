@@ -210,8 +210,7 @@ def _edited(edit: Edit | None, layer: Int32[Array, ""], hidden: Float[Array, "b 
 
 def logits(config: LlavaConfig, base: Params, hidden: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
     """Vocabulary logits in float32. Ask only for the positions that are needed: this is the largest array of a step."""
-    language = base["language"]
-    kernel = (language["embedding"].T if config.language.tied else language["head"]["kernel"]).astype(hidden.dtype)
+    kernel = base["language"]["head"]["kernel"].astype(hidden.dtype)
     out = jnp.einsum("btd,dv->btv", hidden, kernel, preferred_element_type=jnp.float32)
     return constrain(out, _ROWS, None, "tensor")
 

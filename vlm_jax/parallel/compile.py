@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from vlm_jax.errors import InputError
 from vlm_jax.parallel.mesh import batch_sharding, replicated, shardings
 
 
@@ -16,7 +17,14 @@ def place(mesh: Mesh, tree: Any) -> Any:
 
 
 def place_batch(mesh: Mesh, batch: Any) -> Any:
-    """Move a batch of host arrays onto the mesh, rows split."""
+    """Move a batch of host arrays onto the mesh, rows split.
+
+    Raises:
+        InputError: The rows cannot be split evenly.
+    """
+    rows, parts = len(jax.tree.leaves(batch)[0]), mesh.shape["data"] * mesh.shape["fsdp"]
+    if rows % parts:
+        raise InputError(f"a batch of {rows} rows", f"a multiple of {parts} (data x fsdp devices)")
     return jax.device_put(batch, batch_sharding(mesh))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vlm_jax.data.conversation import Template
 from vlm_jax.errors import InputError
+from vlm_jax.files import read_text
 
 SLOT = "{factual_prompt}"
 
@@ -71,13 +72,10 @@ def load_reward_prompt(path: str | Path, facts_lead: str = STANDARD.facts_lead) 
     Raises:
         InputError: The file cannot be read, is empty, or has more than one slot.
     """
-    expected = f"a UTF-8 text with at most one {SLOT}"
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"a file that cannot be read ({error})", expected, file=str(path)) from None
+    text = read_text(path).strip()
     if not text or text.count(SLOT) > 1:
-        raise InputError(f"{text.count(SLOT)} slots" if text else "no text", expected, file=str(path))
+        found = f"{text.count(SLOT)} slots" if text else "no text"
+        raise InputError(found, f"a text with at most one {SLOT}", file=str(path))
     return RewardPrompt(text, facts_lead, STANDARD.fact_line)
 
 

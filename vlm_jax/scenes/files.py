@@ -14,7 +14,13 @@ import numpy as np
 from PIL import Image
 
 from vlm_jax.files import read_json, write_bytes, write_json, write_json_lines
-from vlm_jax.scenes.conversations import fact_conversation, image_conversation, question_turns, with_image
+from vlm_jax.scenes.conversations import (
+    checked_conversation,
+    fact_conversation,
+    image_conversation,
+    question_turns,
+    with_image,
+)
 from vlm_jax.scenes.draw import boxes, draw
 from vlm_jax.scenes.language import captions
 from vlm_jax.scenes.pope import pope_rows
@@ -32,7 +38,9 @@ from vlm_jax.scenes.world import (
 
 Progress = Callable[[int, int], None]  # Called with (done, total).
 
-TEXT_ONLY_RATE = 0.15
+# Shares of the conversations in which facts are read: without an image, and to check a description.
+TEXT_ONLY_RATE = 0.1
+CHECKED_RATE = 0.15
 _CAPTION_TYPE = {None: 1, False: 6, True: 7}
 
 
@@ -113,10 +121,12 @@ def instruction_rows(scenes: Mapping[str, Scene]) -> list[dict]:
     for name, here in scenes.items():
         rng = generator_for(here, "instructions")
         row = {"id": Path(name).stem}
-        if rng.random() < TEXT_ONLY_RATE:
+        share = rng.random()
+        if share < TEXT_ONLY_RATE:
             rows.append({**row, "conversations": fact_conversation(here, rng)})
-        else:
-            rows.append({**row, "image": name, "conversations": image_conversation(here, rng)})
+            continue
+        converse = checked_conversation if share < TEXT_ONLY_RATE + CHECKED_RATE else image_conversation
+        rows.append({**row, "image": name, "conversations": converse(here, rng)})
     return rows
 
 

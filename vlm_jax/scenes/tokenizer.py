@@ -12,7 +12,13 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from vlm_jax.files import write_json
-from vlm_jax.scenes.conversations import IMAGE_PREFIX, fact_conversation
+from vlm_jax.scenes.conversations import (
+    IMAGE_PREFIX,
+    checked_conversation,
+    fact_conversation,
+    inventory,
+    listed_kinds,
+)
 from vlm_jax.scenes.language import INSTRUCTIONS, KIND_OF_WORD, NUMBERS, captions, description
 from vlm_jax.scenes.questions import existence_questions, questions
 from vlm_jax.scenes.world import COLOURS, LETTERS, SIZES, scene
@@ -64,7 +70,9 @@ def corpus() -> list[str]:
         texts.append(description(here, rng, synthetic=True))
         for question in questions(here, rng) + existence_questions(here, rng):
             texts += [IMAGE_PREFIX + question.text, question.text, question.answer]
-        texts += [turn["value"] for turn in fact_conversation(here, rng)]
+        turns = fact_conversation(here, rng) + checked_conversation(here, rng)
+        texts += [turn["value"] for turn in turns]
+        texts += inventory(here, listed_kinds(here, rng))
     return texts
 
 

@@ -60,7 +60,7 @@ class Dials:
     """
 
     cooccurrence: float = 0.6
-    synthetic_rate: float = 0.45
+    synthetic_rate: float = 0.6
     synthetic_share: float = 0.7
     faint_rate: float = 0.4
     faint_visibility: tuple[float, float] = (0.12, 0.35)

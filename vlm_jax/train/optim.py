@@ -1,6 +1,7 @@
 """The optimizer, described by a hashable record so that a step can take it as a static argument."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.struct
@@ -64,6 +65,21 @@ def apply_gradients(optim: Optim, state: TrainState, gradients: Params) -> tuple
     return TrainState(params=params, optimizer=optimizer, step=state.step + 1), metrics
 
 
+def summed(function: Callable[[Any], Any], parts: Any) -> Any:
+    """Sum of ``function(part)`` over the leading axis of ``parts``, one part at a time and in the memory of one."""
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, function(part)), None
+
+    one = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
+    return jax.lax.scan(add, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one), parts)[0]
+
+
 def split_rows(tree: Any, parts: int) -> Any:
     """[b, ...] leaves to [parts, b / parts, ...], strided so that each device's rows stay on it."""
     return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), tree)
+
+
+def join_rows(tree: Any) -> Any:
+    """The inverse of :func:`split_rows`: [parts, b / parts, ...] leaves to [b, ...]."""
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), tree)

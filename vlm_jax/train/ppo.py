@@ -26,7 +26,7 @@ from vlm_jax.models.llava import forward, scores
 from vlm_jax.rewards.terms import RewardTerms, total_reward
 from vlm_jax.train.advantages import KlEstimator, generalised_advantages, kl_estimate, whiten
 from vlm_jax.train.losses import clipped_policy_loss, clipped_value_loss, masked_mean, token_log_probs
-from vlm_jax.train.optim import Optim, TrainState, apply_gradients, split_rows
+from vlm_jax.train.optim import Optim, TrainState, apply_gradients, join_rows, split_rows, summed
 from vlm_jax.train.reward import reward_scores
 
 
@@ -56,6 +56,9 @@ class PpoSettings:
     over all slots, the reward stands on the last slot, and the value loss trains padding. ``masked`` leaves padding
     out of everything and puts the reward on the last real token. With gamma = lambda = 1 the real tokens' returns are
     the same in both.
+
+    ``microbatches`` splits the measuring of a rollout, and each minibatch, into parts that are worked through one after
+    the other: the same results in a part of the memory.
     """
 
     optim: Optim
@@ -71,6 +74,7 @@ class PpoSettings:
     value_coefficient: float = 0.1
     epochs: int = 2
     minibatches: int = 2
+    microbatches: int = 1
     pads: Literal["masked", "counted"] = "masked"
 
 
@@ -154,10 +158,25 @@ def rollout(
         The rollout, and the sampled tokens for the host.
     """
     answer = generate(config, base, params["policy"]["lora"], batch.prompt, key, settings.sampling)
+    parts = split_rows((answer, batch), settings.microbatches)
+    measured = jax.lax.map(lambda part: _measure(config, settings, base, params, frozen, *part), parts)
+    return join_rows(measured), answer.tokens
+
+
+def _measure(
+    config: LlavaConfig,
+    settings: PpoSettings,
+    base: Params,
+    params: Params,
+    frozen: Params,
+    answer: Generation,
+    batch: PromptBatch,
+) -> Rollout:
+    """What policy, reference, value and reward model make of the answers."""
     sequences = join_answer(batch.prompt, answer)
     log_probs, _ = answer_log_probs(config, settings, base, params["policy"]["lora"], sequences, answer.mask)
     reference, _ = answer_log_probs(config, settings, base, frozen["reference"]["lora"], sequences, answer.mask)
-    measured = Rollout(
+    return Rollout(
         sequences=sequences,
         mask=answer.mask,
         log_probs=log_probs,
@@ -168,7 +187,6 @@ def rollout(
         lengths=answer.lengths,
         length_bonus=batch.length_bonus,
     )
-    return measured, answer.tokens
 
 
 def token_rewards(settings: PpoSettings, rollout: Rollout, rewards: Float[Array, " b"]) -> Float[Array, "b r"]:
@@ -190,26 +208,46 @@ class _Sample:
 
 
 def ppo_loss(
-    config: LlavaConfig, settings: PpoSettings, base: Params, params: Params, sample: _Sample
+    config: LlavaConfig,
+    settings: PpoSettings,
+    base: Params,
+    params: Params,
+    sample: _Sample,
+    totals: tuple[Float[Array, ""], Float[Array, ""]],
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Clipped policy loss + value_coefficient * clipped value loss of one minibatch, and its monitors."""
+    """Clipped policy loss + value_coefficient * clipped value loss of one minibatch or a part of it, and its monitors.
+
+    ``totals`` are the slots that count and the real tokens in the whole minibatch: what is returned for its parts adds
+    up to the minibatch's means.
+    """
     old, mask = sample.rollout, sample.rollout.mask
-    counted = jnp.ones_like(mask) if settings.pads == "counted" else mask
+    slots, tokens = totals
+
+    def counted_mean(values):
+        return jnp.where(_counted(settings, mask), values, 0.0).sum() / slots
+
+    def token_mean(values):
+        return jnp.where(mask, values, 0.0).sum() / tokens
+
     log_probs, entropy = answer_log_probs(config, settings, base, params["policy"]["lora"], old.sequences, mask)
     values = answer_values(config, settings, base, params["value"], old.sequences, mask)
-    policy = clipped_policy_loss(log_probs, old.log_probs, sample.advantages, settings.clip)
-    value = clipped_value_loss(values, old.values, sample.returns, settings.value_clip)
-    policy_loss, value_loss = masked_mean(policy, counted), masked_mean(value, counted)
+    policy_loss = counted_mean(clipped_policy_loss(log_probs, old.log_probs, sample.advantages, settings.clip))
+    value_loss = counted_mean(clipped_value_loss(values, old.values, sample.returns, settings.value_clip))
     ratio = jnp.exp(log_probs - old.log_probs)
     metrics = {
         "policy_loss": policy_loss,
         "value_loss": value_loss,
-        "ratio": masked_mean(ratio, mask),
-        "clip_fraction": masked_mean((jnp.abs(ratio - 1) > settings.clip).astype(jnp.float32), mask),
-        "approximate_kl": masked_mean(0.5 * jnp.square(log_probs - old.log_probs), mask),
-        "entropy": masked_mean(entropy, mask),
+        "ratio": token_mean(ratio),
+        "clip_fraction": token_mean((jnp.abs(ratio - 1) > settings.clip).astype(jnp.float32)),
+        "approximate_kl": token_mean(0.5 * jnp.square(log_probs - old.log_probs)),
+        "entropy": token_mean(entropy),
     }
     return policy_loss + settings.value_coefficient * value_loss, metrics
+
+
+def _counted(settings: PpoSettings, mask: Bool[Array, "b r"]) -> Bool[Array, "b r"]:
+    """The slots that means and whitening run over."""
+    return jnp.ones_like(mask) if settings.pads == "counted" else mask
 
 
 def _rollout_metrics(rollout: Rollout, rewards: Float[Array, " b"], returns: Float[Array, "b r"]) -> dict[str, Array]:
@@ -252,16 +290,18 @@ def ppo_update(
     rewards = total_reward(
         settings.terms, rollout.scores, rollout.ended, rollout.lengths, limit, rollout.length_bonus, correct
     )
-    counted = jnp.ones_like(rollout.mask) if settings.pads == "counted" else rollout.mask
+    counted = _counted(settings, rollout.mask)
     slot_rewards = jnp.where(counted, token_rewards(settings, rollout, rewards), 0.0)
     advantages, returns = generalised_advantages(slot_rewards, rollout.values, settings.gamma, settings.lam)
     sample = _Sample(rollout=rollout, advantages=whiten(advantages, counted), returns=returns)
 
     def minibatch(state, rows):
-        part = jax.tree.map(lambda x: x[rows], sample)
-        gradients, metrics = jax.grad(lambda params: ppo_loss(config, settings, base, params, part), has_aux=True)(
-            state.params
-        )
+        chosen = jax.tree.map(lambda x: x[rows], sample)
+        mask = chosen.rollout.mask
+        totals = tuple(jnp.maximum(slots.sum(), 1).astype(jnp.float32) for slots in (_counted(settings, mask), mask))
+        gradient = jax.grad(lambda params, part: ppo_loss(config, settings, base, params, part, totals), has_aux=True)
+        parts = split_rows(chosen, settings.microbatches)
+        gradients, metrics = summed(lambda part: gradient(state.params, part), parts)
         state, optimizer_metrics = apply_gradients(settings.optim, state, gradients)
         return state, metrics | optimizer_metrics
 

@@ -10,15 +10,20 @@ from vlm_jax.arrays import Batch, Params, PreferenceBatch
 from vlm_jax.config import LlavaConfig
 from vlm_jax.models.llava import forward, scores
 from vlm_jax.train.losses import bradley_terry_loss
-from vlm_jax.train.optim import Optim, TrainState, apply_gradients
+from vlm_jax.train.optim import Optim, TrainState, apply_gradients, split_rows, summed
 
 
 @dataclasses.dataclass(frozen=True)
 class RewardSettings:
-    """``centring`` keeps scores near 0 (LLaVA-RLHF adds 1e-3 |mean(r0 + r1)|)."""
+    """``centring`` keeps scores near 0 (LLaVA-RLHF adds 1e-3 |mean(r0 + r1)|).
+
+    ``microbatches`` splits a batch of pairs inside the step, in a part of the memory; centring then holds the mean of
+    each part near 0, as with gradient accumulation in LLaVA-RLHF.
+    """
 
     optim: Optim
     centring: float = 1e-3
+    microbatches: int = 1
 
 
 def last_real(batch: Batch) -> Int32[Array, " b"]:
@@ -58,9 +63,20 @@ def reward_loss(
 def reward_step(
     config: LlavaConfig, settings: RewardSettings, base: Params, state: TrainState, batch: PreferenceBatch
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One update of ``state.params = {"lora", "head"}``; metrics as in :func:`reward_loss`."""
-    gradients, metrics = jax.grad(lambda params: reward_loss(config, settings, base, params, batch), has_aux=True)(
-        state.params
-    )
+    """One update of ``state.params = {"lora", "head"}``; metrics as in :func:`reward_loss`, means over microbatches."""
+    gradient = jax.grad(lambda params, part: reward_loss(config, settings, base, params, part), has_aux=True)
+    parts = split_pairs(batch, settings.microbatches)
+    total = summed(lambda part: gradient(state.params, part), parts)
+    gradients, metrics = jax.tree.map(lambda x: x / settings.microbatches, total)
     state, optimizer_metrics = apply_gradients(settings.optim, state, gradients)
     return state, metrics | optimizer_metrics
+
+
+def split_pairs(batch: PreferenceBatch, parts: int) -> PreferenceBatch:
+    """Like ``split_rows``, with both answers of a pair in one part: first answers, then second ones."""
+
+    def split(x):
+        pairs = x.reshape(2, -1, parts, *x.shape[1:])
+        return jnp.moveaxis(pairs, 2, 0).reshape(parts, -1, *x.shape[1:])
+
+    return PreferenceBatch(batch=jax.tree.map(split, batch.batch), choice=split_rows(batch.choice, parts))

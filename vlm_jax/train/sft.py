@@ -10,7 +10,7 @@ from vlm_jax.arrays import Batch, Params
 from vlm_jax.config import LlavaConfig
 from vlm_jax.models.llava import forward
 from vlm_jax.train.losses import next_token_loss
-from vlm_jax.train.optim import Optim, TrainState, apply_gradients, split_rows
+from vlm_jax.train.optim import Optim, TrainState, apply_gradients, split_rows, summed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +52,8 @@ def sft_step(
     """
     value_and_gradient = jax.value_and_grad(lambda params, part: sft_loss(config, base, params, part), has_aux=True)
 
-    def add(total, part):
-        (loss, count), gradients = value_and_gradient(state.params, part)
-        return jax.tree.map(jnp.add, total, (loss, count, gradients)), None
-
-    zero = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
     parts = split_rows(batch, settings.microbatches)
-    (loss, count, gradients), _ = jax.lax.scan(add, zero, parts)
+    (loss, count), gradients = summed(lambda part: value_and_gradient(state.params, part), parts)
     count = jnp.maximum(count, 1.0)
     state, metrics = apply_gradients(settings.optim, state, jax.tree.map(lambda g: g / count, gradients))
     return state, {"loss": loss / count, "tokens": count, **metrics}
