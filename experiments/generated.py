@@ -1,6 +1,8 @@
 """READMEs whose tables come from results files: text between markers is replaced, everything else is kept."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def replace_between(path: Path, name: str, text: str) -> None:
@@ -15,3 +17,9 @@ def replace_between(path: Path, name: str, text: str) -> None:
     if not found or not closed:
         raise ValueError(f"{path} has no pair of markers {start} ... {end}")
     path.write_text(f"{before}{start}\n{text.strip()}\n{end}{after}", encoding="utf-8")
+
+
+def shortened(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation (``evals.scenes.evaluate``) without what it says of single images: what a results file keeps."""
+    chair = {key: value for key, value in scores["chair"].items() if not key.endswith("_by_caption")}
+    return {key: value for key, value in scores.items() if key != "descriptions"} | {"chair": chair}

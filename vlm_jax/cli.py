@@ -8,13 +8,15 @@ from collections.abc import Sequence
 VERBS = {
     "demo": "align the tiny model that ships with the package, end to end, and write a report page",
     "scenes": "draw the synthetic world: images, instructions, prompts, captions, questions and their truth",
-    "annotate": "sample two answers to each prompt of a drawn world and let its annotators choose",
+    "annotate": "sample two answers about each preference scene of a drawn world and let its annotators choose",
     "sft": "fine-tune a checkpoint on LLaVA-format conversations, with an adapter or all language weights",
     "reward": "train a Bradley-Terry reward model on preference pairs, with or without factual captions",
     "ppo": "optimise a policy against a reward model with PPO, images included",
     "generate": "answer a prompt about an image",
     "eval": "POPE, CHAIR and MMHal-style scores of a checkpoint on a drawn world",
 }
+
+_RESUMABLE = ("demo", "sft", "reward", "ppo")
 
 _HELP = """usage: vlm-jax VERB [options]
 
@@ -65,7 +67,8 @@ def _run_verb(verb: str, arguments: Sequence[str]) -> None:
     except (InputError, DivergedError) as error:
         _stop(f"vlm-jax {verb}: {error}")
     except KeyboardInterrupt:
-        print(f"\nvlm-jax {verb}: stopped; run the same command again to go on", file=sys.stderr)
+        again = "; the same command goes on from the last checkpoint" if verb in _RESUMABLE else ""
+        print(f"\nvlm-jax {verb}: stopped{again}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments.generated import replace_between
+from experiments.generated import replace_between, shortened
 from vlm_jax.commands.demo import MODELS
 from vlm_jax.files import write_bytes, write_json
 from vlm_jax.report.gallery import Picture, pictures
@@ -107,7 +107,7 @@ def main(options: Options) -> None:
     write_bytes(_HERE / "gallery.svg", gallery(shown).encode())
     shutil.rmtree(_HERE / "results", ignore_errors=True)
     write_bytes(_HERE / "results" / "results.json", (options.run / "results.json").read_bytes())
-    kept = {name: {k: v for k, v in score.items() if k != "descriptions"} for name, score in scores.items()}
+    kept = {name: shortened(score) for name, score in scores.items()}
     write_json(_HERE / "results" / "scores.json", kept)
     replace_between(_HERE.parent.parent / "README.md", "demo", markdown_table(kept))
 

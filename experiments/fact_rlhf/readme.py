@@ -35,11 +35,12 @@ def load(folder: Path) -> list[dict]:
     return [one | {"summaries": {name: summary(one["models"][name]) for name in MODELS}} for one in found]
 
 
-def mean_and_interval(values: list[float]) -> tuple[float, float]:
-    """Mean over seeds and half the width of its 95 % interval (Student's t); 0 for a single seed."""
+def mean_and_interval(values: list[float], digits: int = 2, sign: bool = False) -> str:
+    """Mean over seeds and half the width of its 95 % interval (Student's t), which a single seed does not have."""
+    mean = f"{np.mean(values):{'+' if sign else ''}.{digits}f}"
     if len(values) < 2:
-        return float(np.mean(values)), 0.0
-    return float(np.mean(values)), float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+        return mean
+    return f"{mean} ± {stats.sem(values) * stats.t.ppf(0.975, len(values) - 1):.{digits}f}"
 
 
 def main_table(results: list[dict]) -> str:
@@ -47,10 +48,7 @@ def main_table(results: list[dict]) -> str:
     lines = ["| | " + " | ".join(MODELS.values()) + " |", "|---|" + "---:|" * len(MODELS)]
     for measure, label in _MEASURES.items():
         factor = 100 if label.endswith("%") else 1
-        cells = []
-        for name in MODELS:
-            mean, half = mean_and_interval([factor * one["summaries"][name][measure] for one in results])
-            cells.append(f"{mean:.2f} ± {half:.2f}")
+        cells = [mean_and_interval([factor * one["summaries"][name][measure] for one in results]) for name in MODELS]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -72,15 +70,28 @@ def seed_table(results: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def difference_table(results: list[dict]) -> str:
+    """What changes between the arms of a seed, which share world, pairs and draws: means and intervals of the pairs."""
+    pairs = {"Fact-RLHF - start": ("fact_rlhf", "sft"), "RLHF - start": ("rlhf", "sft")}
+    pairs |= {"Fact-RLHF - RLHF": ("fact_rlhf", "rlhf")}
+    lines = ["| points | CHAIR_i | CHAIR_i, relative % | recall | lower CHAIR_i in |", "|---|---:|---:|---:|---:|"]
+    for label, (after, before) in pairs.items():
+        both = [(one["summaries"][after], one["summaries"][before]) for one in results]
+        chair = [100 * (a["chair_i"] - b["chair_i"]) for a, b in both]
+        relative = [100 * (a["chair_i"] / b["chair_i"] - 1) for a, b in both]
+        recall = [100 * (a["recall"] - b["recall"]) for a, b in both]
+        cells = [mean_and_interval(chair, 2, True), mean_and_interval(relative, 0, True)]
+        cells += [mean_and_interval(recall, 2, True), f"{sum(c < 0 for c in chair)} of {len(chair)} seeds"]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def ppo_table(results: list[dict]) -> str:
     """What each PPO run ended on, over seeds."""
     lines = ["| last five rollouts | RLHF | Fact-RLHF |", "|---|---:|---:|"]
     labels = {"score": "reward model's score", "kl": "KL to the start, nats an answer", "length": "tokens an answer"}
     for measure, label in (labels | {"entropy": "entropy, nats a token"}).items():
-        cells = []
-        for name in ("rlhf", "fact_rlhf"):
-            mean, half = mean_and_interval([one["ppo"][name][measure] for one in results])
-            cells.append(f"{mean:.2f} ± {half:.2f}")
+        cells = [mean_and_interval([one["ppo"][name][measure] for one in results]) for name in ("rlhf", "fact_rlhf")]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -88,6 +99,13 @@ def ppo_table(results: list[dict]) -> str:
 def _by_resolution(results: list[dict], value: Callable[[dict], float]) -> dict[int, list[float]]:
     resolutions = sorted({one["resolution"] for one in results})
     return {r: [value(one) for one in results if one["resolution"] == r] for r in resolutions}
+
+
+def common_seeds(results: list[dict]) -> list[dict]:
+    """The results of those seeds that were run at every resolution: only they can be compared along the curve."""
+    groups = _by_resolution(results, lambda one: one["seed"])
+    seeds = set.intersection(*(set(seeds) for seeds in groups.values()))
+    return [one for one in results if one["seed"] in seeds]
 
 
 def curve_table(results: list[dict]) -> str:
@@ -101,8 +119,10 @@ def curve_table(results: list[dict]) -> str:
         accuracy = [np.mean([one["summaries"][n]["reward_accuracy"] for one in group]) for n in ("rlhf", "fact_rlhf")]
         chair = [np.mean([one["summaries"][name]["chair_i"] for one in group]) for name in MODELS]
         cells = [f"{100 * value:.1f} %" for value in (*accuracy, *chair)]
-        gain = 100 * (chair[1] - chair[2])
-        lines.append(f"| {resolution} | {len(group)} | " + " | ".join(cells) + f" | {gain:+.2f} |")
+        arms = [(one["summaries"]["rlhf"], one["summaries"]["fact_rlhf"]) for one in group]
+        gains = [100 * (plain["chair_i"] - fact["chair_i"]) for plain, fact in arms]
+        each = ", ".join(f"{gain:+.2f}" for gain in gains)
+        lines.append(f"| {resolution} | {len(group)} | " + " | ".join(cells) + f" | {np.mean(gains):+.2f} ({each}) |")
     return "\n".join(lines)
 
 
@@ -137,8 +157,9 @@ def write_readme(folder: Path) -> None:
     replace_between(readme, "main", main_table(main))
     replace_between(readme, "seeds", seed_table(main))
     replace_between(readme, "ppo", ppo_table(main))
-    replace_between(readme, "curve", curve_table(results))
-    draw_curve(results, folder / "curve.svg")
+    replace_between(readme, "differences", difference_table(main))
+    replace_between(readme, "curve", curve_table(common_seeds(results)))
+    draw_curve(common_seeds(results), folder / "curve.svg")
 
 
 if __name__ == "__main__":

@@ -9,14 +9,17 @@ Settings are the demo's, to be chosen on validation scenes of seed 0 first; here
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import tyro
 
 from experiments.fact_rlhf.readme import write_readme
+from experiments.generated import shortened
+from vlm_jax.checkpoints.opening import source_of
+from vlm_jax.checkpoints.provenance import identity
 from vlm_jax.commands import demo
-from vlm_jax.files import write_json
+from vlm_jax.errors import InputError
+from vlm_jax.files import read_json, write_json
 
 _HERE = Path(__file__).parent
 
@@ -38,17 +41,37 @@ class Options:
     resolutions: tuple[int, ...] = (48, 24, 8)
 
 
-def run_one(options: Options, seed: int, resolution: int) -> dict:
+def run_one(options: Options, seed: int, resolution: int) -> None:
     """One whole comparison; its results file in this folder is what the README is made from."""
-    target = _HERE / "results" / f"seed_{seed}_resolution_{resolution}.json"
-    if not target.exists():
-        print(f"seed {seed}, reward models see {resolution} pixels")
-        one = demo.Options(out=options.out / target.stem, seed=seed, resolution=resolution)
-        scores = demo.align(one)
-        for score in scores.values():
-            del score["descriptions"]
-        write_json(target, {"seed": seed, "resolution": resolution, "models": scores, "ppo": last_metrics(one)})
-    return json.loads(target.read_text(encoding="utf-8"))
+    target = results_file(seed, resolution)
+    one = demo.Options(out=options.out / target.stem, seed=seed, resolution=resolution)
+    made = provenance(one)
+    if target.exists():
+        if (found := read_json(target)["made"]) != made:
+            raise InputError(f"results of {found}", f"of {made}; move them away", file=str(target))
+        return
+    print(f"seed {seed}, reward models see {resolution} pixels")
+    scores = demo.align(one)
+    write_json(
+        target,
+        {
+            "seed": seed,
+            "resolution": resolution,
+            "models": {name: shortened(score) for name, score in scores.items()},
+            "ppo": last_metrics(one),
+            "made": made,
+            "versions": demo.versions(),
+        },
+    )
+
+
+def results_file(seed: int, resolution: int) -> Path:
+    return _HERE / "results" / f"seed_{seed}_resolution_{resolution}.json"
+
+
+def provenance(one: demo.Options) -> dict:
+    """What decides a comparison: the demo's settings and the model that it starts from."""
+    return {**identity(one)["settings"], "tiny": source_of("tiny").sha256}
 
 
 def last_metrics(options: demo.Options) -> dict[str, dict]:

@@ -23,13 +23,14 @@ import jax
 import tyro
 from transformers import AutoTokenizer
 
+from experiments.generated import shortened
 from experiments.scenes_base.curriculum import first_conversation
 from experiments.scenes_base.readme import write_readme
 from experiments.scenes_base.vision import VisionSettings, VisionSource, init_vision, vision_step
 from vlm_jax import __version__
 from vlm_jax.checkpoints.hf_llava import save_llava
-from vlm_jax.checkpoints.opening import TINY, finished, open_model, open_role
-from vlm_jax.checkpoints.run_state import BaseSource
+from vlm_jax.checkpoints.opening import TINY, open_model, open_role
+from vlm_jax.checkpoints.provenance import NO_BASE, finished
 from vlm_jax.commands import scenes as scenes_command
 from vlm_jax.commands import sft as sft_command
 from vlm_jax.config import CLIP_PRESETS, PRESETS
@@ -77,16 +78,14 @@ class Options:
 def draw_world(options: Options) -> Path:
     """The world that all stages read; true descriptions for stage 2 beside its own files."""
     world = options.out / "world"
-    if not (world / "describe.json").exists():
-        scenes_command.run(
-            scenes_command.Options(
-                out=world, train=options.scenes, preference=0, prompts=0, validation=400, test=400, seed=options.seed
-            )
+    scenes_command.run(
+        scenes_command.Options(
+            out=world, train=options.scenes, preference=0, prompts=0, validation=400, test=400, seed=options.seed
         )
-        rows = []
-        for name, here in read_scenes(world).items():
-            if here.split == "train":
-                rows.append({"id": name, "image": name, "conversations": first_conversation(here)})
+    )
+    if not (world / "describe.json").exists():
+        train = {name: here for name, here in read_scenes(world).items() if here.split == "train"}
+        rows = [{"id": name, "image": name, "conversations": first_conversation(here)} for name, here in train.items()]
         write_json(world / "describe.json", rows)
     return world
 
@@ -94,7 +93,8 @@ def draw_world(options: Options) -> Path:
 def train_vision(options: Options) -> Path:
     """Stage 1; a whole checkpoint with a trained tower and an untrained language model."""
     result = options.out / "vision" / "checkpoint"
-    if finished(result):
+    made = {"settings": {"seed": options.seed, "steps": options.vision_steps}}
+    if finished(result, options.out / "vision" / "run.json", made):
         return result
     tokens = options.out / "tokenizer"
     tokenizer.build(tokens)
@@ -112,8 +112,8 @@ def train_vision(options: Options) -> Path:
             state,
             lambda state, batch: step({}, state, batch),
             batches,
-            {"seed": options.seed, "steps": options.vision_steps},
-            BaseSource("nothing", ""),
+            made,
+            NO_BASE,
         )
     llava = PRESETS[_PRESET]
     base = init_llava(llava, key_for(options.seed, "language"))
@@ -168,9 +168,7 @@ def measure(options: Options, world: Path, checkpoint: Path) -> dict:
     """Scores on both held-out splits, with what was run."""
     model = open_model(str(checkpoint), preset=_PRESET)
     lora = open_role(model, None)["lora"]
-    scores = {split: evaluate(model, lora, world, split) for split in ("validation", "test")}
-    for part in scores.values():
-        del part["descriptions"]
+    scores = {split: shortened(evaluate(model, lora, world, split)) for split in ("validation", "test")}
     return {
         "options": {**dataclasses.asdict(options), "out": str(options.out)},
         "seconds": {stage: seconds_of(options.out / stage) for stage in _STAGES},

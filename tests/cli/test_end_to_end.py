@@ -55,10 +55,17 @@ def test_the_ppo_run_logs_every_step(runs):
 
 
 def test_a_finished_run_is_left_alone(runs, checkpoint, world, capsys):
+    """The same command finds its result; one that asks for something else is refused and changes nothing."""
     before = (runs / "ppo" / "metrics.jsonl").stat().st_mtime_ns
-    prompts = ["--prompts", world / "prompts.json", "--reward", runs / "reward" / "adapter"]
-    run("ppo", "--checkpoint", checkpoint, *prompts, "--images", world / "images", "--out", runs / "ppo")
+    prompts = ["--prompts", world / "prompts.json", "--reward", runs / "reward" / "adapter", "--batch-size", "4"]
+    facts = ["--facts", world / "image_to_caption.json", "--max-new-tokens", "6"]
+    again = ["ppo", "--checkpoint", checkpoint, *prompts, "--images", world / "images", *facts, "--out", runs / "ppo"]
+    run(*again, "--steps", "2")
     assert "finished already" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        run(*again, "--steps", "3")
+    assert stop.value.code == 2
+    assert "steps 2 instead of 3" in capsys.readouterr().err
     assert (runs / "ppo" / "metrics.jsonl").stat().st_mtime_ns == before
 
 

@@ -206,18 +206,14 @@ def test_prompts(make, prompts, tokenizer, config):
     assert len(orders) > 4
 
 
-def test_the_reward_model_may_have_another_tower(prompts, tokenizer, config):
-    vision = dataclasses.replace(config.vision, image_size=12)
-    wide = dataclasses.replace(config, vision=vision, image_token_id=400)
-    got = next(iter(prompt_batches(prompts[1:3], tokenizer, config, PLAIN, 2, 40, 90, SHORT, 0, reward_config=wide)))
-    assert got.prompt.tokens.shape == (2, 40)
-    assert got.reward_prompt.tokens.shape == (2, 45)
-    assert got.prompt.images.shape == (2, 8, 8, 3)
-    assert got.reward_prompt.images.shape == (2, 12, 12, 3)
-    assert got.reward_prompt.image_mask.sum(1).tolist() == [9, 9]
-    assert (got.reward_prompt.tokens == 400).sum() == 18
-    for side in (got.prompt, got.reward_prompt):
-        assert padding_sides(side.attention_mask)[1].all()
+def test_the_reward_model_may_see_less(prompts, tokenizer, config):
+    seen = [record for record in prompts if record.image is not None][:2]
+    got = next(iter(prompt_batches(seen, tokenizer, config, PLAIN, 2, 40, 90, SHORT, 0, reward_resolution=2)))
+    assert (got.prompt.tokens == got.reward_prompt.tokens).all()
+    for sharp, coarse, index in zip(got.prompt.images, got.reward_prompt.images, got.index, strict=True):
+        image = load_image(seen[index].image)
+        np.testing.assert_array_equal(sharp, prepare(image, 8, "pad"))
+        np.testing.assert_array_equal(coarse, prepare(image, 8, "pad", 2))
 
 
 def test_a_coarser_reward_view(prompts, tokenizer, config, images):

@@ -12,6 +12,11 @@ from vlm_jax.evals.bootstrap import ratio, ratio_interval
 GOLDEN = Path(__file__).parents[3] / "shared" / "data" / "golden_evals.json"
 
 
+def pope_score(answers, labels):
+    """Every question about an image of its own."""
+    return pope.score(pope.confusion(answers, labels, [str(i) for i in range(len(answers))]))
+
+
 @pytest.fixture(scope="module")
 def golden():
     if not GOLDEN.is_file():
@@ -46,7 +51,7 @@ def test_pope_parse(answer, expected):
 
 def test_pope_metrics_equal_the_original(golden):
     case = golden["pope_metrics_example"]
-    found, expected = pope.score(case["pred"], case["gt"]), case["official"]
+    found, expected = pope_score(case["pred"], case["gt"]), case["official"]
     names = {"accuracy": "acc", "precision": "precision", "recall": "recall", "f1": "f1", "yes_rate": "yes_ratio"}
     assert {ours: found[ours] for ours in names} == pytest.approx({o: expected[n] for o, n in names.items()})
 
@@ -58,7 +63,7 @@ def test_pope_metrics_equal_the_original(golden):
 def test_pope_counts(true_positive, false_positive, true_negative, false_negative):
     yes, no = true_positive + false_positive, true_negative + false_negative
     labels = ["yes"] * true_positive + ["no"] * (false_positive + true_negative) + ["yes"] * false_negative
-    found = pope.score(["Yes."] * yes + ["No."] * no, labels)
+    found = pope_score(["Yes."] * yes + ["No."] * no, labels)
     precision = true_positive / yes
     recall = true_positive / (true_positive + false_negative)
     assert found["precision"] == pytest.approx(precision)
@@ -70,18 +75,40 @@ def test_pope_counts(true_positive, false_positive, true_negative, false_negativ
     assert low <= found["accuracy"] <= high
 
 
+def test_pope_resamples_images_with_all_their_questions():
+    """Ten questions an image, all right or all wrong, tell no more than one question an image."""
+    rng = np.random.default_rng(0)
+    right = rng.random(80) < 0.7
+    answers, labels = ["Yes" if hit else "No" for hit in right], ["yes"] * 80
+    once = pope.score(pope.confusion(answers, labels, [f"{i:03d}" for i in range(80)]))
+    often = pope.score(pope.confusion(answers * 10, labels * 10, [f"{i:03d}" for i in range(80)] * 10))
+    assert often["accuracy_interval"] == pytest.approx(once["accuracy_interval"])
+    assert once["f1_interval"][0] < once["f1"] < once["f1_interval"][1]
+
+
+def test_pope_over_settings_is_the_mean_of_each():
+    images = ["a", "a", "b", "b"]
+    labels = ["yes", "no", "yes", "no"]
+    settings = [
+        pope.confusion(answers, labels, images) for answers in (["Yes"] * 4, ["No"] * 4, ["Yes", "No", "Yes", "Yes"])
+    ]
+    apart = [pope.score(one) for one in settings]
+    for name in ("accuracy", "precision", "recall", "f1", "yes_rate"):
+        assert pope.score(*settings)[name] == pytest.approx(np.mean([one[name] for one in apart]))
+
+
 def test_pope_without_a_positive_is_no_division_by_zero():
-    found = pope.score(["No", "No"], ["yes", "no"])
+    found = pope_score(["No", "No"], ["yes", "no"])
     assert (found["precision"], found["recall"], found["f1"], found["yes_rate"]) == (0, 0, 0, 0)
     assert found["accuracy"] == 0.5
-    assert pope.score(["No"], ["no"])["recall"] == 0.0
-    assert pope.score([], [])["accuracy"] == 0.0
+    assert pope_score(["No"], ["no"])["recall"] == 0.0
+    assert pope_score([], [])["accuracy"] == 0.0
 
 
 @pytest.mark.parametrize(("answers", "labels"), [(["Yes"], []), (["Yes"], ["Yes"]), (["Yes", "No"], ["yes", "maybe"])])
 def test_pope_refuses_labels_that_do_not_fit(answers, labels):
     with pytest.raises(ValueError, match="POPE needs one yes/no label"):
-        pope.score(answers, labels)
+        pope.confusion(answers, labels, ["a.png"] * len(answers))
 
 
 def test_chair_by_hand():
@@ -97,6 +124,18 @@ def test_chair_by_hand():
     for name in ("chair_i", "chair_s", "recall"):
         low, high = found[f"{name}_interval"]
         assert 0 <= low <= found[name] <= high <= 1
+
+
+def test_the_change_of_chair_is_paired():
+    """Where both models err on the same images, the images are no reason to doubt the change."""
+    rng = np.random.default_rng(0)
+    present = [{"dog"}] * 200
+    wrong = rng.random(200) < 0.3
+    before = chair.score([["dog", "cat"] if w else ["dog", "dog"] for w in wrong], present)
+    after = chair.score([["dog", "dog"]] * 200, present)
+    assert chair.change_interval(before, before) == (0.0, 0.0)
+    low, high = chair.change_interval(before, after)
+    assert low < -before["chair_i"] < high < 0
 
 
 def test_chair_without_mentions_is_no_division_by_zero():

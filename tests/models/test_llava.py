@@ -103,6 +103,15 @@ def test_captured_states_add_up(tiny, base, batch):
     assert not states["attention"][1].any()
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{"capture": Capture((5,))}, {"capture": Capture((-1,))}, {"edit": Edit((0,), jnp.ones((3, 12), bool), abs)}],
+)
+def test_layers_that_are_not_there_are_refused(tiny, base, batch, asked):
+    with pytest.raises(ValueError, match=r"layers \[\S+\] cannot be (captured|edited): they run from [01] to "):
+        forward(tiny, base, None, batch, **asked)
+
+
 def test_identity_edit_changes_nothing(tiny, base, batch):
     edit = Edit((1, 2, 3), jnp.ones((4, 14), bool), lambda x: x)
     edited = jax.jit(partial(forward, tiny, edit=edit))(base, None, batch)

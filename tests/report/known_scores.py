@@ -34,6 +34,7 @@ def scores_of(wrong: int, images: int = 40, found: int = 2) -> dict:
             "adversarial": pope_scores(0.7, 0.3),
             "partner": pope_scores(0.1, 0.2),
         },
+        "pope_mean": pope_scores(0.8, 0.6),
         "mmhal": mmhal.score([6, 1, 4, 3], ["attribute", "attribute", "other", "other"]),
         "descriptions": {},
     }

@@ -173,6 +173,7 @@ def test_claims(text, claim, holds):
 
 COLOUR = Question("attribute", "", "The ball is red.", {"kind": "ball", "attribute": "colour", "value": "red"})
 ABSENT = Question("adversarial", "", "There is no kite in the picture.", {"kind": "kite"})
+MORE = Question("comparison", "", "", {"more": "red", "than": "blue", "answer": False})
 COUNT = Question("counting", "", "There are two boxes.", {"kind": "box", "count": 2})
 SIDE = Question(
     "relation", "", "The ball is left of the star.", {"first": "ball", "relation": "left of", "second": "star"}
@@ -194,6 +195,12 @@ IS_THERE = Question("existence", "", "Yes.", {"kind": "ball", "present": True})
         (ABSENT, "I do not see a kite.", 5),
         (ABSENT, "The kite is red.", 0),
         (ABSENT, "Red.", 0),
+        (ABSENT, "There is nothing like that.", 5),
+        (ABSENT, "There is no boat in the picture.", 3),
+        (MORE, "There are as many red things as blue things.", 6),
+        (MORE, "No.", 5),
+        (MORE, "There are more blue things than yellow things.", 3),
+        (MORE, "There are more red things than blue things.", 0),
         (COUNT, "2", 5),
         (COUNT, "There are boxes.", 4),
         (COUNT, "three", 0),

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vlm_jax.scenes.draw import COLOUR_RGB, GROUND_RGB, boxes, coarsen, draw, masks
+from vlm_jax.scenes.draw import COLOUR_RGB, GROUND_RGB, boxes, draw, masks
 from vlm_jax.scenes.world import (
     CELL,
     COLOURS,
@@ -131,12 +131,3 @@ def test_faint_things_stand_out_less_and_noise_grows():
     ]
     assert noises[0].std() == pytest.approx(5, rel=0.2)
     assert noises[1].std() > 2.5 * noises[0].std()
-
-
-def test_coarsen():
-    image = draw(scene("test", 0))
-    assert coarsen(image, 48) is image
-    coarse = coarsen(image, 12)
-    assert coarse.shape == image.shape
-    assert coarse.dtype == np.uint8
-    assert np.abs(np.diff(coarse.astype(int), axis=0)).mean() < np.abs(np.diff(image.astype(int), axis=0)).mean() / 2

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from small_models import role_weights
 
-from vlm_jax.checkpoints.run_state import BaseSource
+from vlm_jax.checkpoints.provenance import BaseSource
 from vlm_jax.data.conversation import TEMPLATES, Turn
 from vlm_jax.data.pipelines import instruction_batches, prompt_batches
 from vlm_jax.data.sources import Instruction, Prompt
@@ -154,7 +154,7 @@ def test_a_longer_run_goes_on_from_a_finished_one(sft_parts, tmp_path):
 def test_other_settings_are_refused(sft_parts, tmp_path):
     go(tmp_path, sft_parts, sft_parts[2], steps=1)
     before = (tmp_path / "metrics.jsonl").read_text()
-    with pytest.raises(InputError, match=r"run\.json.*config\.rate 0\.01 instead of 0\.02"):
+    with pytest.raises(InputError, match=r"run\.json.*rate 0\.01 instead of 0\.02"):
         go(tmp_path, sft_parts, sft_parts[2], steps=2, settings={"rate": 2e-2})
     assert (tmp_path / "metrics.jsonl").read_text() == before
 

@@ -81,6 +81,17 @@ def test_chunks_change_nothing(rng, config, base, monkeypatch):
     np.testing.assert_allclose(gradient, whole_gradient, atol=1e-6)
 
 
+def test_chunks_keep_the_logits_from_existing_at_once(config, base):
+    """The scratch memory of a gradient stays below one float32 array of all logits."""
+    rows, length = 2, 4096
+    hidden = jax.ShapeDtypeStruct((rows, length, 32), jnp.float32)
+    targets = jnp.zeros((rows, length), jnp.int32)
+    gradient = jax.jit(jax.grad(lambda h: token_log_probs(config, base, h, targets)[0].sum()))
+    used = gradient.lower(hidden).compile().memory_analysis().temp_size_in_bytes
+    states = hidden.size * 4
+    assert used < rows * length * config.language.vocab_size * 4 + states
+
+
 @pytest.mark.parametrize("outside", [False, True])
 def test_next_token_loss_equals_torch(rng, config, base, outside):
     torch = pytest.importorskip("torch")

@@ -98,6 +98,25 @@ def test_full_training_moves_projector_and_language_alone(config, base):
     jax.tree.map(np.testing.assert_array_equal, before, base)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_full_training_of_half_precision_weights_keeps_float32_masters(config, base, dtype):
+    """A rate that bf16 weights would not notice moves them, and the second step compiles nothing."""
+    half = jax.tree.map(lambda x: x.astype(dtype), base)
+    trained = {part: half[part] for part in ("projector", "language")}
+    optim = Optim(2e-5, schedule="constant")
+    state = start(optim, {"base": trained})
+    step = jit_step(sft_step, make_mesh(), config, SftSettings(optim), state=state)
+    with jax.set_mesh(make_mesh()):
+        state = place(make_mesh(), state)
+        for seed in range(3):
+            state, metrics = step(half, state, make_batch(LENGTHS, 14, seed=seed))
+    assert step._cache_size() == 1
+    assert np.isfinite(metrics["loss"])
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+    moved = jax.tree.map(lambda a, b: bool((a != b.astype(jnp.float32)).mean() > 0.5), state.params["base"], trained)
+    assert moved["language"]["head"]["kernel"]
+
+
 def test_sft_steps_donate_their_state_keep_the_base_and_learn(base, role, sft):
     before, state = jax.tree.map(np.array, base), sft_state(role)
     # Of 23 batches the last twenty are one batch, to be overfitted.

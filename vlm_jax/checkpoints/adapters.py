@@ -8,6 +8,7 @@ peft reads the adapters on the original LLaVA class (LLaVA-RLHF's published adap
 """
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,13 @@ Head = Literal["reward", "value"]
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-def save_adapter(folder: str | Path, config: LlavaConfig, role: Params, head: Head = "reward") -> None:
+def save_adapter(
+    folder: str | Path,
+    config: LlavaConfig,
+    role: Params,
+    head: Head = "reward",
+    notes: Mapping[str, Any] | None = None,
+) -> None:
     """Write ``{"lora": ...}`` or ``{"lora": ..., "head": ...}`` into a new folder; complete or not at all.
 
     Args:
@@ -44,6 +51,7 @@ def save_adapter(folder: str | Path, config: LlavaConfig, role: Params, head: He
         config: Shapes of the adapter.
         role: The trained tree.
         head: What a head in ``role`` predicts.
+        notes: Contents of further JSON files by name.
 
     Raises:
         InputError: ``folder`` exists already.
@@ -54,6 +62,8 @@ def save_adapter(folder: str | Path, config: LlavaConfig, role: Params, head: He
         if "head" in role:
             expected = slots(SCALAR_HEAD, _head_shapes(config))
             save_tensors(partial / _head_file(head), dict(scatter(expected, role["head"])))
+        for name, contents in (notes or {}).items():
+            write_json(partial / name, contents)
 
 
 def load_adapter(folder: str | Path, config: LlavaConfig) -> Params:
@@ -124,8 +134,14 @@ def _check_peft_config(path: Path, config: LlavaConfig) -> None:
         "modules_to_save",
         "rank_pattern",
         "alpha_pattern",
+        "layer_replication",
+        "alora_invocation_tokens",
     )
+    # Other starts (PiSSA, OLoRA, CorDA, LoftQ) change the base that the adapter belongs to.
+    plain_starts = (None, True, False, "gaussian")
     odd = [f"{key} {raw.get(key)!r} instead of {value!r}" for key, value in fixed.items() if raw.get(key) != value]
     odd += [f"{key} {raw[key]!r}" for key in variants if raw.get(key)]
+    if raw.get("init_lora_weights") not in plain_starts:
+        odd.append(f"init_lora_weights {raw['init_lora_weights']!r}")
     if odd:
         raise InputError("; ".join(odd), "a plain LoRA of the config's rank and alpha", file=str(path))

@@ -2,13 +2,13 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from vlm_jax.arrays import Params
-    from vlm_jax.checkpoints.run_state import BaseSource
+    from vlm_jax.checkpoints.provenance import BaseSource
     from vlm_jax.config import LlavaConfig
     from vlm_jax.data.conversation import Template, Tokenizer
 
@@ -40,7 +40,6 @@ class Model:
     tokenizer: "Tokenizer"
     template: "Template"
     mesh: "Mesh"
-    source: "BaseSource"
 
 
 def checkpoint_folder(checkpoint: str) -> Path:
@@ -48,11 +47,11 @@ def checkpoint_folder(checkpoint: str) -> Path:
     return TINY if checkpoint == "tiny" else Path(checkpoint)
 
 
-def finished(result: Path) -> bool:
-    """Whether a run has written its result already; says so, since the verb then has nothing to do."""
-    if result.exists():
-        print(f"finished already: {result}")
-    return result.exists()
+def source_of(checkpoint: str) -> "BaseSource":
+    """Where the frozen weights that a ``--checkpoint`` option names come from, and their hash."""
+    from vlm_jax.checkpoints.provenance import BaseSource, weights_sha256
+
+    return BaseSource(str(checkpoint), weights_sha256(checkpoint_folder(checkpoint)))
 
 
 def open_model(checkpoint: str, mesh_options: MeshOptions = MeshOptions(), preset: str | None = None) -> Model:
@@ -69,7 +68,6 @@ def open_model(checkpoint: str, mesh_options: MeshOptions = MeshOptions(), prese
     from transformers import AutoTokenizer
 
     from vlm_jax.checkpoints.hf_llava import check_preset, load_llava
-    from vlm_jax.checkpoints.run_state import BaseSource, weights_sha256
     from vlm_jax.config import PRESETS
     from vlm_jax.data.conversation import TEMPLATES
     from vlm_jax.errors import InputError
@@ -96,7 +94,6 @@ def open_model(checkpoint: str, mesh_options: MeshOptions = MeshOptions(), prese
         tokenizer=tokenizer,
         template=TEMPLATES[config.template],
         mesh=mesh,
-        source=BaseSource(str(checkpoint), weights_sha256(folder)),
     )
 
 
@@ -113,10 +110,3 @@ def open_role(model: Model, adapter: Path | None) -> "Params":
 
     role = {"lora": init_lora(model.config, jax.random.key(0))} if adapter is None else None
     return place(model.mesh, role or load_adapter(adapter, model.config))
-
-
-def identity(options: Any) -> dict[str, Any]:
-    """A verb's options in JSON types, for the record beside a run."""
-    import json
-
-    return json.loads(json.dumps(dataclasses.asdict(options), default=str))

@@ -1,14 +1,11 @@
 """Saving and resuming a training run: adapters or weights being trained, optimizer, step and position in the data.
 
-    folder/run.json        the resolved config and where the frozen base comes from (its bytes are never copied)
+    folder/run.json        settings, inputs and where the frozen base comes from (its bytes are never copied)
     folder/steps/<step>/   one orbax checkpoint each, the newest two kept; the data state is in its custom metadata
 
 Only this file knows orbax (its v1 API).
 """
 
-import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -16,19 +13,11 @@ from typing import Any, NamedTuple
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from vlm_jax.checkpoints.provenance import BaseSource, claim
 from vlm_jax.errors import InputError
-from vlm_jax.files import read_json, write_json
 from vlm_jax.parallel.mesh import path_name
 
 _KEPT = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class BaseSource:
-    """Which frozen weights a run stands on: a path or a preset's name, and :func:`weights_sha256` of them."""
-
-    source: str
-    sha256: str
 
 
 class Restored(NamedTuple):
@@ -37,39 +26,23 @@ class Restored(NamedTuple):
     step: int
 
 
-def weights_sha256(folder: str | Path) -> str:
-    """One hash over a checkpoint's safetensors, in the order of their names.
-
-    Raises:
-        InputError: The folder holds none.
-    """
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
-        raise InputError("no weights", "*.safetensors", file=str(folder))
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
 class RunState:
     """The checkpoints of one run. Use as a context manager, or call :meth:`close`, so that the last save ends."""
 
-    def __init__(self, folder: str | Path, config: dict[str, Any], base: BaseSource):
+    def __init__(self, folder: str | Path, identity: dict[str, Any], base: BaseSource):
         """Open the folder of a new run, or of an earlier one to go on with.
 
         Args:
             folder: Created where it does not exist.
-            config: The resolved config of the run in JSON types (``dataclasses.asdict`` of it, say).
+            identity: What decides the run, as :func:`~vlm_jax.checkpoints.provenance.identity` gives it.
             base: The frozen weights.
 
         Raises:
-            InputError: An earlier run in this folder had another config or another base; names what differs.
+            InputError: An earlier run in this folder had another identity or another base; names what differs.
         """
         folder = Path(folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        _claim(folder / "run.json", {"config": config, "base": dataclasses.asdict(base)})
+        claim(folder / "run.json", identity, base)
         self._folder = folder
         self._checkpointer = ocp.training.Checkpointer(
             folder / "steps", preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
@@ -124,30 +97,6 @@ class RunState:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _claim(path: Path, identity: dict[str, Any]) -> None:
-    """Compare with the run.json of an earlier run, or write the first one."""
-    identity = json.loads(json.dumps(identity))
-    if not path.exists():
-        if jax.process_index() == 0:
-            write_json(path, identity)
-        return
-    before, now = _flat(read_json(path)), _flat(identity)
-    odd = [
-        f"{name} {before.get(name)!r} instead of {now.get(name)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-    if odd:
-        raise InputError("; ".join(odd), "the config and base of the run that is to go on", file=str(path))
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested objects as one, keys joined by dots."""
-    if not isinstance(value, dict):
-        return {name: value}
-    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{name}.{key}".lstrip(".")).items()}
 
 
 def _check_leaves(path: Path, stored: Any, wanted: Any) -> None:

@@ -38,7 +38,8 @@ class Options:
 def run(options: Options) -> None:
     import numpy as np
 
-    from vlm_jax.checkpoints.opening import finished, open_model, open_role
+    from vlm_jax.checkpoints.opening import open_model, open_role, source_of
+    from vlm_jax.checkpoints.provenance import claim, finished, identity
     from vlm_jax.evals.scenes import ask
     from vlm_jax.files import write_json
     from vlm_jax.generate.sampling import Sampling
@@ -46,7 +47,9 @@ def run(options: Options) -> None:
     from vlm_jax.scenes.preferences import annotate
 
     target = options.world / "preferences.json"
-    if finished(target):
+    record = target.with_suffix(".run.json")
+    made, source = identity(options), source_of(options.checkpoint)
+    if finished(target, record, made, source):
         return
     scenes = {name: here for name, here in read_scenes(options.world).items() if here.split == "preference"}
     model = open_model(options.checkpoint, options.mesh)
@@ -61,5 +64,7 @@ def run(options: Options) -> None:
         if first != second and first and second:
             preference, hallucination = annotate(question, first, second, scenes[name], rng, scenes[name].dials)
             rows.append(preference_row(name, question, first, second, preference, hallucination))
+    record.unlink(missing_ok=True)
+    claim(record, made, source)
     write_json(target, rows)
     print(f"{target}: {len(rows)} pairs; {len(asked) - len(rows)} pairs with equal or empty answers left out")

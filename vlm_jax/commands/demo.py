@@ -36,7 +36,8 @@ class Options:
         test: Held-out scenes to report.
         reward_epochs: Passes over the pairs.
         ppo_steps: Rollouts of each PPO run.
-        dials: Planted causes of hallucination.
+        dials: Planted causes of hallucination, as far as they lie in images and annotators: what the tiny model has
+            learnt from its own training data is fixed.
     """
 
     out: Path = Path("runs/demo")
@@ -52,17 +53,48 @@ class Options:
 
 
 MODELS = {"sft": None, "rlhf": False, "fact_rlhf": True}  # Whether the reward model reads facts.
-_HELD_OUT = 300
+# Share of the preference scenes' pairs that only measures the reward models.
+_HELD_OUT = 1 / 8
+# Fewer pairs than a batch cannot be trained on; fewer scenes may hold no POPE question.
+_FEWEST, _FEWEST_SCORED = 100, 20
+# Parts whose arrays fit the cache of a core.
+_MICROBATCHES = 8
 
 
 def run(options: Options) -> None:
+    from vlm_jax.checkpoints.opening import source_of
+    from vlm_jax.checkpoints.provenance import claim, finished, identity
+    from vlm_jax.files import read_json, write_json
     from vlm_jax.report.tables import print_scores
 
-    began = time.monotonic()
-    scores = align(options)
-    results = summarise(options, scores, time.monotonic() - began)
+    _check_sizes(options)
+    record, made, source = options.out / "run.json", identity(options), source_of("tiny")
+    path, clock = options.out / "results.json", options.out / "seconds.json"
+    if finished(path, record, made, source):
+        results, scores = read_json(path), align(options)
+    else:
+        claim(record, made, source)
+        before, began = read_json(clock)["wall_s"] if clock.exists() else 0.0, time.monotonic()
+        try:
+            scores = align(options)
+        finally:
+            # A run that was stopped took the time of both.
+            seconds = before + time.monotonic() - began
+            write_json(clock, {"wall_s": round(seconds, 1)})
+        results = summarise(options, scores, seconds)
+        write_json(path, results)
     print_scores(scores)
-    print(f"{options.out / 'results.json'}\n{write_report(options, results, scores)}")
+    print(f"{path}\n{write_report(options, results, scores)}")
+
+
+def _check_sizes(options: Options) -> None:
+    from vlm_jax.errors import InputError
+
+    if options.preference < _FEWEST:
+        raise InputError(f"{options.preference} preference scenes", f"at least {_FEWEST}")
+    if (options.test or options.validation) < _FEWEST_SCORED:
+        found = f"{options.test} test and {options.validation} validation scenes"
+        raise InputError(found, f"at least {_FEWEST_SCORED} of one of them")
 
 
 def align(options: Options) -> dict[str, dict]:
@@ -75,16 +107,19 @@ def align(options: Options) -> dict[str, dict]:
     from vlm_jax.commands import scenes as drawing
 
     world = options.out / "world"
-    if not (world / "scenes.json").exists():
-        sizes = {"train": 0, "preference": options.preference, "prompts": options.prompts}
-        sizes |= {"validation": options.validation, "test": options.test}
-        drawing.run(drawing.Options(out=world, seed=options.seed, dials=options.dials, **sizes))
+    sizes = {"train": 0, "preference": options.preference, "prompts": options.prompts}
+    sizes |= {"validation": options.validation, "test": options.test}
+    drawing.run(drawing.Options(out=world, seed=options.seed, dials=options.dials, **sizes))
     annotate.run(annotate.Options(checkpoint="tiny", world=world, seed=options.seed))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, context, _take_share, (context.Value("i", 0),)) as pool:
         # The longest first.
         waiting = {name: pool.submit(branch, options, name) for name in reversed(MODELS)}
         return {name: waiting[name].result() for name in MODELS}
+
+
+def _held_out(options: Options) -> int:
+    return round(options.preference * _HELD_OUT)
 
 
 def _take_share(started: Any) -> None:
@@ -135,8 +170,9 @@ def branch(options: Options, name: str) -> dict:
                     out=out / "reward",
                     view=view,
                     epochs=options.reward_epochs,
+                    microbatches=_MICROBATCHES,
                     max_length=176 if with_facts else 88,
-                    held_out=_HELD_OUT,
+                    held_out=_held_out(options),
                     seed=options.seed,
                 )
             )
@@ -151,6 +187,7 @@ def branch(options: Options, name: str) -> dict:
                     steps=options.ppo_steps,
                     # Fresh answers teach more than a second pass over old ones, and cost this model the same.
                     epochs=1,
+                    microbatches=_MICROBATCHES,
                     suffix_length=144 if with_facts else 16,
                     seed=options.seed,
                 )
@@ -173,28 +210,30 @@ def _reward_accuracy(options: Options, name: str) -> float:
         return json.loads(path.read_text(encoding="utf-8"))["held_out_accuracy"]
     model = open_model("tiny")
     world = options.out / "world"
-    pairs = read_preferences(world / "preferences.json", world / "images")[-_HELD_OUT:]
+    pairs = read_preferences(world / "preferences.json", world / "images")[-_held_out(options) :]
     return preference_accuracy(model, open_role(model, None)["lora"], pairs, max_length=88)
 
 
 def summarise(options: Options, scores: dict[str, dict], seconds: float) -> dict:
-    """Write and return results.json."""
-    import importlib.metadata
-    import json
-
-    from vlm_jax.files import write_json
+    """What results.json holds."""
+    from vlm_jax.checkpoints.provenance import identity
     from vlm_jax.report.tables import summary
 
-    packages = ("vlm-jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    results = {
+    return {
         "models": {name: summary(score) for name, score in scores.items()},
         "seed": options.seed,
         "wall_s": round(seconds, 1),
-        "versions": {package: importlib.metadata.version(package) for package in packages},
-        "options": json.loads(json.dumps(dataclasses.asdict(options), default=str)),
+        "versions": versions(),
+        "options": identity(options)["options"],
     }
-    write_json(options.out / "results.json", results)
-    return results
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that figures depend on."""
+    import importlib.metadata
+
+    packages = ("vlm-jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def sampled_hallucination(options: Options, name: str) -> list[dict]:
@@ -234,7 +273,7 @@ def write_report(options: Options, results: dict, scores: dict[str, dict]) -> Pa
         curves[f"{shown[name]} reward model"] = read_metrics(folder / "reward" / "metrics.jsonl")
         rewards[f"{shown[name]} reward model"] = {
             "held_out_accuracy": scores[name]["reward_accuracy"],
-            "held_out_pairs": _HELD_OUT,
+            "held_out_pairs": _held_out(options),
             "resolution": options.resolution,
             "facts": MODELS[name],
         }

@@ -44,17 +44,20 @@ def run(options: Options) -> None:
 
 
 def measure(options: Options) -> dict:
-    """The scores, from the file if it is there already."""
-    import json
-
-    from vlm_jax.checkpoints.opening import finished, open_model, open_role
+    """The scores, from the file where it holds these very ones."""
+    from vlm_jax.checkpoints.opening import open_model, open_role, source_of
+    from vlm_jax.checkpoints.provenance import claim, finished, identity
     from vlm_jax.evals.scenes import evaluate
-    from vlm_jax.files import write_json
+    from vlm_jax.files import read_json, write_json
 
-    if finished(options.out):
-        return json.loads(options.out.read_text(encoding="utf-8"))
+    record = options.out.with_suffix(".run.json")
+    made, source = identity(options), source_of(options.checkpoint)
+    if finished(options.out, record, made, source):
+        return read_json(options.out)
     model = open_model(options.checkpoint, options.mesh, options.preset)
     lora = open_role(model, options.adapter)["lora"]
     scores = evaluate(model, lora, options.world, options.split, options.batch_size, options.max_new_tokens)
+    record.unlink(missing_ok=True)
+    claim(record, made, source)
     write_json(options.out, scores)
     return scores

@@ -2,8 +2,9 @@
 
 Policy, reference, reward and value are adapters over one checkpoint. The policy starts as the reference: the bare
 checkpoint, or `--policy`. The value model starts as the reward model with a zero head. `--facts`, `--resolution` and
-`--reward-prompt` must say what the reward model read in its training. OUT/adapter holds the policy, OUT/answers/ one
-file a rollout with every answer and its score. The same command continues a run that was stopped.
+`--reward-prompt` must say what the reward model read in its training; where its folder tells, they are compared.
+OUT/adapter holds the policy, OUT/answers/ one file a rollout with every answer and its score. The same command
+continues a run that was stopped.
 """
 
 import dataclasses
@@ -112,8 +113,9 @@ def run(options: Options) -> None:
     import numpy as np
 
     from vlm_jax.checkpoints.adapters import save_adapter
-    from vlm_jax.checkpoints.opening import finished, identity, open_model, open_role
-    from vlm_jax.commands.reward import evaluation_turn
+    from vlm_jax.checkpoints.opening import open_model, open_role, source_of
+    from vlm_jax.checkpoints.provenance import finished, identity
+    from vlm_jax.commands.reward import check_view, evaluation_turn
     from vlm_jax.data.pipelines import prompt_batches
     from vlm_jax.data.sources import read_captions, read_prompts
     from vlm_jax.errors import InputError
@@ -127,12 +129,14 @@ def run(options: Options) -> None:
     from vlm_jax.train.ppo import ppo_update, rollout
 
     result = options.out / "adapter"
-    if finished(result):
+    made, source = identity(options), source_of(options.checkpoint)
+    if finished(result, options.out / "run.json", made, source):
         return
     parts = options.minibatches * options.microbatches
     if options.batch_size % parts:
         found = f"a batch of {options.batch_size} in {parts} parts (minibatches x microbatches)"
         raise InputError(found, "parts of equal size")
+    check_view(options.view, options.reward)
     facts = read_captions(options.view.facts) if options.view.facts else None
     records = read_prompts(options.prompts, options.images, facts)
     model = open_model(options.checkpoint, options.mesh, options.preset)
@@ -196,7 +200,7 @@ def run(options: Options) -> None:
             state,
             step,
             batches,
-            identity(options),
-            model.source,
+            made,
+            source,
         )
     save_adapter(result, model.config, state.params["policy"])

@@ -75,6 +75,34 @@ class Options:
     mesh: MeshOptions = MeshOptions()
 
 
+VIEW_FILE = "reward_view.json"
+
+
+def described(view: RewardView) -> dict:
+    """What PPO must agree with: the files of facts may differ, whether there are facts may not."""
+    from dataclasses import asdict
+
+    turn = evaluation_turn(view.reward_prompt)
+    return {"facts": view.facts is not None, "resolution": view.resolution, "reward_prompt": asdict(turn)}
+
+
+def check_view(view: RewardView, adapter: Path) -> None:
+    """Compare with what the reward model in a folder was trained with, where the folder says so.
+
+    Raises:
+        InputError: They differ; names in what.
+    """
+    from vlm_jax.errors import InputError
+    from vlm_jax.files import read_json
+
+    if not (adapter / VIEW_FILE).exists():
+        return
+    trained, now = read_json(adapter / VIEW_FILE), described(view)
+    odd = [f"{key} {now[key]!r} instead of {trained.get(key)!r}" for key in now if now[key] != trained.get(key)]
+    if odd:
+        raise InputError("; ".join(odd), "what the reward model was trained with", file=str(adapter / VIEW_FILE))
+
+
 def evaluation_turn(name: str) -> "RewardPrompt":
     """The evaluation turn that an option names."""
     from vlm_jax.rewards.prompts import SHORT, STANDARD, load_reward_prompt
@@ -127,7 +155,8 @@ def run(options: Options) -> None:
     import jax
 
     from vlm_jax.checkpoints.adapters import save_adapter
-    from vlm_jax.checkpoints.opening import finished, identity, open_model
+    from vlm_jax.checkpoints.opening import open_model, source_of
+    from vlm_jax.checkpoints.provenance import finished, identity
     from vlm_jax.data.rows import read_rows
     from vlm_jax.errors import InputError
     from vlm_jax.files import write_json
@@ -139,7 +168,8 @@ def run(options: Options) -> None:
     from vlm_jax.train.reward import RewardSettings, reward_step
 
     result = options.out / "adapter"
-    if finished(result):
+    made, source = identity(options), source_of(options.checkpoint)
+    if finished(result, options.out / "run.json", made, source):
         return
     if options.batch_size % options.microbatches:
         raise InputError(
@@ -167,9 +197,9 @@ def run(options: Options) -> None:
             state,
             lambda state, batch: step(model.base, state, batch),
             _batches(options, model, slice(0, pairs)),
-            identity(options),
-            model.source,
+            made,
+            source,
         )
         accuracy = held_out_accuracy(options, model, state.params)
     write_json(options.out / "results.json", {"held_out_accuracy": accuracy, "held_out_pairs": options.held_out})
-    save_adapter(result, model.config, state.params)
+    save_adapter(result, model.config, state.params, notes={VIEW_FILE: described(options.view)})

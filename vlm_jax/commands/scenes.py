@@ -1,8 +1,8 @@
 """Draw the synthetic world into a folder, in the file layouts of the real data sets.
 
 The folder gets images/ (PNG), instructions.json (LLaVA format), prompts.json (PPO), image_to_caption.json (facts),
-mmhal_*.json, pope_*.jsonl and scenes.json (the whole truth). Splits never share a scene. The dials plant the causes of
-hallucination; every file records the dials it was drawn with.
+mmhal_*.json, pope_*.jsonl, scenes.json (the whole truth) and world.json (how it was drawn). Splits never share a scene.
+The dials plant the causes of hallucination. A folder is drawn whole or not at all, and never drawn over.
 """
 
 import dataclasses
@@ -37,10 +37,16 @@ class Options:
 
 
 def run(options: Options) -> None:
+    from vlm_jax.checkpoints.provenance import claim, finished, identity
+    from vlm_jax.files import new_folder
     from vlm_jax.scenes.files import write_world
     from vlm_jax.scenes.world import SPLITS
     from vlm_jax.train.log import Meter
 
+    made = identity(options)
+    if finished(options.out, options.out / "world.json", made):
+        return
     sizes = {split: getattr(options, split) for split in SPLITS}
-    with Meter("scenes", sum(sizes.values())) as meter:
-        write_world(options.out, sizes, options.dials, options.seed, lambda done, _: meter.update(done))
+    with new_folder(options.out) as partial, Meter("scenes", sum(sizes.values())) as meter:
+        write_world(partial, sizes, options.dials, options.seed, lambda done, _: meter.update(done))
+        claim(partial / "world.json", made)

@@ -57,7 +57,8 @@ def run(options: Options) -> None:
 
     from vlm_jax.checkpoints.adapters import save_adapter
     from vlm_jax.checkpoints.hf_llava import save_llava
-    from vlm_jax.checkpoints.opening import checkpoint_folder, finished, identity, open_model
+    from vlm_jax.checkpoints.opening import checkpoint_folder, open_model, source_of
+    from vlm_jax.checkpoints.provenance import finished, identity
     from vlm_jax.data.pipelines import instruction_batches
     from vlm_jax.data.sources import read_instructions
     from vlm_jax.errors import InputError
@@ -69,7 +70,8 @@ def run(options: Options) -> None:
     from vlm_jax.train.sft import SftSettings, overlay, sft_step
 
     result = options.out / ("adapter" if options.trainable == "lora" else "checkpoint")
-    if finished(result):
+    made, source = identity(options), source_of(options.checkpoint)
+    if finished(result, options.out / "run.json", made, source):
         return
     if options.batch_size % options.microbatches:
         raise InputError(
@@ -99,11 +101,12 @@ def run(options: Options) -> None:
             state,
             lambda state, batch: step(model.base, state, batch),
             batches,
-            identity(options),
-            model.source,
+            made,
+            source,
         )
     if options.trainable == "lora":
         save_adapter(result, config, state.params)
     else:
         base = overlay(model.base, state.params["base"])
-        save_llava(result, config, base, checkpoint_folder(options.checkpoint))
+        stored = str(model.base["language"]["embedding"].dtype)
+        save_llava(result, config, base, checkpoint_folder(options.checkpoint), stored)

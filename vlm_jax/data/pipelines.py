@@ -134,7 +134,6 @@ def prompt_batches(
     reward_prompt: RewardPrompt,
     seed: int,
     aspect: Aspect = "pad",
-    reward_config: LlavaConfig | None = None,
     reward_resolution: int | None = None,
 ) -> grain.IterDataset[PromptBatch]:
     """Endless batches of prompts for PPO. A prompt that is too long is an error, never dropped.
@@ -142,30 +141,24 @@ def prompt_batches(
     Args:
         records: Prompts; where ``facts`` is None the slot of the evaluation turn stays empty. Facts are
             shuffled anew for every sample.
-        tokenizer: A Hugging Face tokenizer; the policy's and the reward model's.
-        config: The policy's.
+        tokenizer: A Hugging Face tokenizer.
+        config: The model's.
         template: The words around the turns.
         batch_size: b.
-        prompt_length: q, image span included. The reward side gets the same room for text beside its own
-            image span.
+        prompt_length: q, image span included.
         suffix_length: s.
         reward_prompt: The evaluation turn.
         seed: Of the order of records and facts.
         aspect: See ``prepare``.
-        reward_config: The reward model's, where its tower is another one.
         reward_resolution: A coarser view for the reward model, see ``prepare``.
     """
-    reward_config = reward_config or config
-    view, reward_view = viewer(config, aspect), viewer(reward_config, aspect, reward_resolution)
-    reward_length = prompt_length - config.vision.patches + reward_config.vision.patches
+    view, reward_view = viewer(config, aspect), viewer(config, aspect, reward_resolution)
     suffix_of = suffixes(tokenizer, template, reward_prompt)
 
     @functools.lru_cache(KEPT_TEXTS)
-    def encode(index: int) -> tuple[Encoded, Encoded]:
-        turns = records[index].turns
+    def encode(index: int) -> Encoded:
         with placed(records[index]):
-            own = encode_prompt(tokenizer, template, turns, config, prompt_length)
-            return own, encode_prompt(tokenizer, template, turns, reward_config, reward_length)
+            return encode_prompt(tokenizer, template, records[index].turns, config, prompt_length)
 
     def sample(index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = records[index]
@@ -173,10 +166,9 @@ def prompt_batches(
         if len(suffix) > suffix_length:
             with placed(record):
                 raise InputError(f"an evaluation turn of {len(suffix)} positions", f"at most {suffix_length}")
-        own, reward = encode(index)
         return {
-            "own": (own, view(record)),
-            "reward": (reward, reward_view(record)),
+            "own": (encode(index), view(record)),
+            "reward": (encode(index), reward_view(record)),
             "suffix": suffix,
             "record": record,
             "index": index,
@@ -187,9 +179,9 @@ def prompt_batches(
         return PromptBatch(
             prompt=batch_of([sample["own"] for sample in samples], prompt_length, "left", config.pad_token_id),
             reward_prompt=batch_of(
-                [sample["reward"] for sample in samples], reward_length, "left", reward_config.pad_token_id
+                [sample["reward"] for sample in samples], prompt_length, "left", config.pad_token_id
             ),
-            suffix_tokens=pad(suffixes, suffix_length, "right", reward_config.pad_token_id, np.int32),
+            suffix_tokens=pad(suffixes, suffix_length, "right", config.pad_token_id, np.int32),
             suffix_mask=pad([np.ones(len(suffix), bool) for suffix in suffixes], suffix_length, "right", False, bool),
             length_bonus=np.array([sample["record"].length_bonus for sample in samples], np.float32),
             caption_type=np.array([sample["record"].caption_type for sample in samples], np.int32),
@@ -207,7 +199,6 @@ def image_prompts(
     batch_size: int,
     buckets: Sequence[int],
     aspect: Aspect = "pad",
-    resolution: int | None = None,
 ) -> grain.IterDataset[EvalBatch]:
     """Every record once, left-padded to the shortest of ``buckets`` that holds it; no shuffle.
 
@@ -217,7 +208,7 @@ def image_prompts(
     Raises:
         InputError: A prompt is longer than the largest bucket; found before the first batch.
     """
-    view = viewer(config, aspect, resolution)
+    view = viewer(config, aspect)
     texts = []
     for record in records:
         with placed(record):

@@ -1,11 +1,15 @@
-"""POPE (Li et al. 2023): yes/no questions about single objects, half of them absent."""
+"""POPE (Li et al. 2023): yes/no questions about single objects, half of them absent.
+
+Questions about one image are not independent, so intervals (95 %, bootstrap) resample images.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from vlm_jax.evals.bootstrap import ratio, ratio_interval
+from vlm_jax.evals.bootstrap import interval, safe_ratio
 
 
 def parse(answer: str) -> str:
@@ -15,27 +19,52 @@ def parse(answer: str) -> str:
     return "no" if {"No", "not", "no"} & set(words) else "yes"
 
 
-def score(answers: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, precision, recall, F1 (yes is positive) and the share of yes answers.
-
-    A ratio without a denominator is 0. ``accuracy_interval`` is a 95 % bootstrap interval over questions.
+def confusion(answers: Sequence[str], labels: Sequence[str], images: Sequence[str]) -> Float[np.ndarray, "n 4"]:
+    """True positives, false positives, false negatives and true negatives (yes is positive) of each image, images in
+    the order of their names.
 
     Raises:
         ValueError: The lists differ in length or a label is neither yes nor no.
     """
-    if len(answers) != len(labels) or set(labels) - {"yes", "no"}:
-        raise ValueError(f"POPE needs one yes/no label an answer, got {len(answers)} and {len(labels)} {set(labels)}")
-    said = np.array([parse(answer) == "yes" for answer in answers], bool)
-    true = np.array([label == "yes" for label in labels], bool)
-    hit = (said & true).astype(float)
-    precision, recall = ratio(hit, said.astype(float)), ratio(hit, true.astype(float))
-    right = (said == true).astype(float)
-    ones = np.ones(len(right))
-    return {
-        "accuracy": ratio(right, ones),
-        "accuracy_interval": ratio_interval(right, ones),
-        "precision": precision,
-        "recall": recall,
-        "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
-        "yes_rate": ratio(said.astype(float), ones),
-    }
+    if not len(answers) == len(labels) == len(images) or set(labels) - {"yes", "no"}:
+        raise ValueError(
+            f"POPE needs one yes/no label and one image an answer, got {len(answers)} answers, {len(images)} images "
+            f"and {len(labels)} labels {set(labels)}"
+        )
+    names, places = np.unique(np.array(images, str), return_inverse=True)
+    counts = np.zeros((len(names), 4))
+    for place, answer, label in zip(places, answers, labels, strict=True):
+        said = parse(answer) == "yes"
+        counts[place, (0 if said else 2) if label == "yes" else (1 if said else 3)] += 1
+    return counts
+
+
+def score(*settings: Float[np.ndarray, "n 4"]) -> dict[str, Any]:
+    """Accuracy, precision, recall, F1 and the share of yes answers, from the :func:`confusion` of one setting or, as
+    means over settings, of several about the same images; a ratio without a denominator is 0. Accuracy and F1 have
+    intervals, for which an image is drawn with all its questions."""
+    counts = np.concatenate(settings, 1)
+    found: dict[str, Any] = {name: float(rate(counts.sum(0)[None])[0]) for name, rate in _RATES.items()}
+    for name in ("accuracy", "f1"):
+        found[f"{name}_interval"] = interval(counts, _RATES[name])
+    return found
+
+
+def _mean_rate(top: tuple[int, ...], bottom: tuple[int, ...], weights: tuple[int, ...] = (1, 1, 1, 1)):
+    """Mean over settings of a ratio of weighted sums of the four counts."""
+
+    def rate(sums: Float[np.ndarray, "r k"]) -> Float[np.ndarray, " r"]:
+        weighted = sums.reshape(len(sums), -1, 4) * np.array(weights)
+        return safe_ratio(weighted[..., top].sum(-1), weighted[..., bottom].sum(-1)).mean(1)
+
+    return rate
+
+
+_RATES = {
+    "accuracy": _mean_rate((0, 3), (0, 1, 2, 3)),
+    "precision": _mean_rate((0,), (0, 1)),
+    "recall": _mean_rate((0,), (0, 2)),
+    # 2 tp / (2 tp + fp + fn), the harmonic mean of precision and recall.
+    "f1": _mean_rate((0,), (0, 1, 2), (2, 1, 1, 1)),
+    "yes_rate": _mean_rate((0, 1), (0, 1, 2, 3)),
+}

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.opening import Model
 from vlm_jax.data.conversation import IMAGE, Turn
@@ -16,7 +18,7 @@ from vlm_jax.generate.answers import answer
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.scenes.files import mmhal_question, read_scenes
 from vlm_jax.scenes.language import INSTRUCTIONS
-from vlm_jax.scenes.pope import SETTINGS
+from vlm_jax.scenes.pope import OFFICIAL, SETTINGS
 from vlm_jax.scenes.truth import mentioned_kinds
 from vlm_jax.scenes.truth import score as rate
 from vlm_jax.scenes.world import Scene, present_kinds
@@ -54,16 +56,16 @@ def evaluate(
     """Greedy answers to a split's questions, scored.
 
     Returns:
-        ``chair`` over one description of every scene, ``mean_length`` of those in words, ``pope`` by setting,
-        ``mmhal``, and ``descriptions`` (file name -> text). Mentions are counted as sets, one a kind, since a
-        description may name a kind twice for two things.
+        ``chair`` over one description of every scene, ``mean_length`` of those in words, ``pope`` by setting and
+        ``pope_mean`` over POPE's own three, ``mmhal``, and ``descriptions`` (file name -> text). Unlike CHAIR's own
+        script, a kind counts once a description, which may name it twice for two things.
     """
     scenes = {name: here for name, here in read_scenes(world).items() if here.split == split}
     if not scenes:
         raise InputError(f"no {split} scenes", f"a world drawn with --{split}", file=str(world))
     # Before hours of answering: every file that will be asked for.
-    yes_no = {setting: read_rows(world / f"pope_{split}_{setting}.jsonl") for setting in SETTINGS}
-    open_ended = read_rows(world / f"mmhal_{split}.json")
+    yes_no = {setting: _pope_rows(world / f"pope_{split}_{setting}.jsonl", scenes) for setting in SETTINGS}
+    open_ended = _mmhal_rows(world / f"mmhal_{split}.json", scenes)
     greedy = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
 
     def answers(pairs: Sequence[tuple[str, str]], title: str, sampling: Sampling = greedy) -> Sequence[str]:
@@ -72,25 +74,51 @@ def evaluate(
     described = answers([(name, INSTRUCTIONS[0]) for name in scenes], "describe")
     mentions = [sorted(set(mentioned_kinds(text))) for text in described]
     present = [set(present_kinds(here)) for here in scenes.values()]
+    counts = {setting: _pope_counts(setting, rows, answers) for setting, rows in yes_no.items()}
     return {
         "chair": chair.score(mentions, present),
         "mean_length": sum(len(text.split()) for text in described) / len(described),
-        "pope": {setting: _pope(setting, rows, answers) for setting, rows in yes_no.items()},
+        "pope": {setting: pope.score(confusion) for setting, confusion in counts.items()},
+        "pope_mean": pope.score(*(counts[setting] for setting in OFFICIAL)),
         "mmhal": _mmhal(open_ended, scenes, answers),
         "descriptions": dict(zip(scenes, described, strict=True)),
     }
 
 
-def _pope(setting: str, rows: Sequence[Row], answers: Any) -> dict[str, Any]:
+def _pope_rows(path: Path, scenes: dict[str, Scene]) -> list[Row]:
+    rows = read_rows(path)
+    for row in rows:
+        row.text(row.require("text"), "the question")
+        if row.require("label") not in ("yes", "no"):
+            raise row.wrong(f"label {row.values['label']!r}", "yes or no")
+        _check_image(row, "image", scenes)
+    return rows
+
+
+def _mmhal_rows(path: Path, scenes: dict[str, Scene]) -> list[Row]:
+    rows = read_rows(path)
+    for row in rows:
+        for key in ("question", "question_type", "gt_answer", "truth"):
+            row.require(key)
+        _check_image(row, "image_src", scenes)
+    return rows
+
+
+def _check_image(row: Row, key: str, scenes: dict[str, Scene]) -> None:
+    if row.require(key) not in scenes:
+        raise row.wrong(f"image {row.values[key]!r}", "a scene of this split in scenes.json")
+
+
+def _pope_counts(setting: str, rows: Sequence[Row], answers: Any) -> np.ndarray:
     # "Yes." and "No." need no more; a model that rambles is judged by its first words, as POPE does.
     brief = Sampling(max_new_tokens=8, temperature=0.0)
-    said = answers([(row.require("image"), row.require("text")) for row in rows], f"POPE {setting}", brief)
-    return pope.score(said, [row.require("label") for row in rows])
+    said = answers([(row.values["image"], row.values["text"]) for row in rows], f"POPE {setting}", brief)
+    return pope.confusion(said, [row.values["label"] for row in rows], [row.values["image"] for row in rows])
 
 
 def _mmhal(rows: Sequence[Row], scenes: dict[str, Scene], answers: Any) -> dict[str, Any]:
     questions = [mmhal_question(row.values) for row in rows]
-    images = [row.require("image_src") for row in rows]
+    images = [row.values["image_src"] for row in rows]
     said = answers([(image, question.text) for image, question in zip(images, questions, strict=True)], "MMHal")
     ratings = [
         rate(question, text, scenes[image]).rating

@@ -149,7 +149,11 @@ def forward(
             left-padded prompt) and the returned cache holds it too.
         capture: States to return beside the final ones.
         edit: A change of block outputs.
+
+    Raises:
+        ValueError: ``capture`` or ``edit`` names a layer that the model does not have.
     """
+    _check_layers(config, capture, edit)
     x = _embed(config, base, batch)
     positions = positions_of(batch.attention_mask, cache)
     if cache is None:
@@ -181,6 +185,13 @@ def forward(
     if cache is not None:
         cache = cache.replace(used=cache.used + x.shape[1])
     return Output(hidden=model.language.norm(x), cache=cache, states=states)
+
+
+def _check_layers(config: LlavaConfig, capture: Capture | None, edit: Edit | None) -> None:
+    last = config.language.layers
+    for what, first, asked in (("captured", 0, capture), ("edited", 1, edit)):
+        if odd := [layer for layer in (asked.layers if asked else ()) if not first <= layer <= last]:
+            raise ValueError(f"layers {odd} cannot be {what}: they run from {first} to {last}")
 
 
 def _first_states(capture: Capture | None, x: Float[Array, "b t d"]) -> dict[str, Array]:
@@ -217,4 +228,6 @@ def logits(config: LlavaConfig, base: Params, hidden: Float[Array, "b t d"]) -> 
 
 def scores(head: Params, hidden: Float[Array, "b *t d"]) -> Float[Array, "b *t"]:
     """A scalar head (reward or value) in float32: ``{"kernel": [d], "bias": []}``."""
-    return hidden.astype(jnp.float32) @ head["kernel"] + head["bias"]
+    wide = hidden.astype(jnp.float32)
+    # Accelerators multiply float32 matrices in fewer bits unless told not to.
+    return jnp.matmul(wide, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"]

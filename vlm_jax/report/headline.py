@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vlm_jax.evals import chair
+
 # Changes that would be written as 0 are called none.
 _EQUAL_SHARE = 0.005
 _EQUAL_POINTS = 0.05
@@ -26,11 +28,13 @@ def compare(start: str, before: Mapping[str, Any], name: str, after: Mapping[str
         f"{_capital(name)} {_absent(start, before['hallucinated'], after['hallucinated'])} ({rates}); "
         f"{_recall(before['recall'], after['recall'])}."
     )
-    moved = before["hallucinated"] != after["hallucinated"]
-    return sentence + (" " + _CHANCE if moved and _overlap(before, after) else "")
-
-
-_CHANCE = "The 95 % intervals of CHAIR_i overlap, so this difference may be chance."
+    if before["hallucinated"] == after["hallucinated"]:
+        return sentence
+    low, high = chair.change_interval(before, after)
+    chance = ", so it may be chance" if low <= 0 <= high else ""
+    return (
+        f"{sentence} The change of CHAIR_i has the 95 % interval [{100 * low:+.1f}, {100 * high:+.1f}] points{chance}."
+    )
 
 
 def _absent(start: str, before: int, after: int) -> str:
@@ -49,11 +53,6 @@ def _recall(before: float, after: float) -> str:
     if abs(points) < _EQUAL_POINTS:
         return f"recall stayed at {100 * after:.1f} %"
     return f"recall changed by {points:+.1f} points to {100 * after:.1f} %"
-
-
-def _overlap(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    one, other = before.get("chair_i_interval"), after.get("chair_i_interval")
-    return one is not None and other is not None and one[0] <= other[1] and other[0] <= one[1]
 
 
 def _alone(name: str, chair: Mapping[str, Any]) -> str:

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-OFFICIAL_POPE = ("random", "popular", "adversarial")
-
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
@@ -94,13 +92,6 @@ def _top(name: str) -> Callable[[Mapping[str, Any]], Figure | None]:
     return lambda scores: _figure(scores, name)
 
 
-def _official_pope(name: str) -> Callable[[Mapping[str, Any]], Figure | None]:
-    def read(scores: Mapping[str, Any]) -> Figure:
-        return Figure(sum(scores["pope"][setting][name] for setting in OFFICIAL_POPE) / len(OFFICIAL_POPE))
-
-    return read
-
-
 def _partner_pope(name: str) -> Callable[[Mapping[str, Any]], Figure | None]:
     return lambda scores: _figure(scores["pope"].get("partner"), name)
 
@@ -113,17 +104,20 @@ def _figure(scores: Mapping[str, Any] | None, name: str) -> Figure | None:
 
 
 _PARTNER_KEYS = ("partner_f1", "partner_accuracy")
-_PARTNER = "asks for the usual companion, which is absent"
+_PARTNER = "half of the questions are about the absent companion of a kind that is there"
 MEASURES = (
-    Measure("chair_i", "CHAIR_i", "named objects that are absent", "percent", "lower", _of("chair", "chair_i")),
+    Measure(
+        "chair_i", "CHAIR_i", "named objects that are absent; a description counts a kind once", "percent", "lower",
+        _of("chair", "chair_i"),
+    ),
     Measure("chair_s", "CHAIR_s", "descriptions that name an absent one", "percent", "lower", _of("chair", "chair_s")),
     Measure("recall", "Recall", "objects there that are named", "percent", "higher", _of("chair", "recall")),
     Measure(
-        "pope_f1", "POPE F1", "mean of random, popular, adversarial", "percent", "higher", _official_pope("f1")
+        "pope_f1", "POPE F1", "mean of random, popular, adversarial", "percent", "higher", _of("pope_mean", "f1")
     ),
     Measure(
         "pope_accuracy", "POPE accuracy", "mean of random, popular, adversarial", "percent", "higher",
-        _official_pope("accuracy"),
+        _of("pope_mean", "accuracy"),
     ),
     Measure("partner_f1", "POPE F1, partner", _PARTNER, "percent", "higher", _partner_pope("f1")),
     Measure("partner_accuracy", "POPE accuracy, partner", _PARTNER, "percent", "higher", _partner_pope("accuracy")),

@@ -129,15 +129,6 @@ def boxes(scene: Scene) -> list[tuple[int, int, int, int]]:
     return result
 
 
-def coarsen(image: np.ndarray, resolution: int) -> np.ndarray:
-    """What a tower of ``resolution`` pixels would see, at the old size: uint8 [h, w, 3] to the same."""
-    height, width = image.shape[:2]
-    if resolution >= min(height, width):
-        return image
-    small = Image.fromarray(image).resize((resolution, resolution), Image.Resampling.BOX)
-    return np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))
-
-
 @functools.cache
 def _rgb(colour: str) -> np.ndarray:
     return np.array(COLOUR_RGB[colour], np.float32)

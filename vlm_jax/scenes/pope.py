@@ -14,7 +14,8 @@ import numpy as np
 from vlm_jax.scenes.questions import existence_question
 from vlm_jax.scenes.world import KINDS, PARTNER, Scene
 
-SETTINGS = ("random", "popular", "adversarial", "partner")
+OFFICIAL = ("random", "popular", "adversarial")
+SETTINGS = (*OFFICIAL, "partner")
 PER_IMAGE = 3
 
 

@@ -114,10 +114,14 @@ def _adversarial(truth: dict, text: str, found: list[Claim]) -> str:
     about = [c for c in found if isinstance(c, Exists) and c.kind == truth["kind"]]
     if any(not c.negated for c in about):
         return WRONG
-    if any(c.colour is None and c.size is None for c in about) or _NOTHING_THERE.search(text):
+    if about:
         return RIGHT
-    others = any(isinstance(c, Exists) and c.kind for c in found)
-    return SILENT if others or not (_bare_values(text, "colour") | _bare_values(text, "size")) else WRONG
+    # "There is none" denies what was asked about; "there is no boat" denies a boat and answers nothing else.
+    if any(isinstance(c, Letter) or (isinstance(c, Exists) and c.kind) for c in found):
+        return SILENT
+    if _NOTHING_THERE.search(text):
+        return RIGHT
+    return WRONG if _bare_values(text, "colour") | _bare_values(text, "size") else SILENT
 
 
 def _comparison(truth: dict, text: str, found: list[Claim]) -> str:
@@ -129,7 +133,7 @@ def _comparison(truth: dict, text: str, found: list[Claim]) -> str:
         pair = {truth["larger"], truth["smaller"]}
         return _of_set({kinds[0]}, truth["larger"]) if kinds and len(pair & set(kinds)) == 1 else SILENT
     first, second = (Exists(None, truth[side]) for side in ("more", "than"))
-    said = {c for c in found if isinstance(c, More)}
+    said = {c for c in found if isinstance(c, More) and {c.first, c.second} == {first, second}}
     if answered := _yes_or_no(text):
         return _of_set({answered == "yes"}, truth["answer"])
     if More(first, second) in said:

@@ -49,12 +49,13 @@ class Dials:
 
     Attributes:
         cooccurrence: In training splits, chance that a placed kind brings its partner along (if there is room).
-        synthetic_rate: Chance that a synthetic description names the absent partner of a present kind.
+        synthetic_rate: Chance, for each present kind whose partner is absent until one falls, that a synthetic
+            description names that partner.
         synthetic_share: Share of training descriptions that are synthetic.
         faint_rate: Chance that a thing is faint.
         faint_visibility: Lowest and highest blend of a faint thing's colour over the ground; others have 1.
         pixel_noise: Standard deviation of the sensor noise, in 8-bit levels.
-        letter_rate: Chance that a free cell holds a letter.
+        letter_rate: Chance that one of the free cells holds a letter.
         annotator_flip: Chance that an annotator reports the answer he likes less.
         annotator_length_taste: What ten more words are worth to an annotator.
     """

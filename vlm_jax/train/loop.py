@@ -13,7 +13,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from vlm_jax.checkpoints.run_state import BaseSource, RunState
+from vlm_jax.checkpoints.provenance import BaseSource
+from vlm_jax.checkpoints.run_state import RunState
 from vlm_jax.errors import DivergedError
 from vlm_jax.parallel.compile import place_batch
 from vlm_jax.parallel.mesh import shardings
@@ -55,7 +56,7 @@ def train(
         state: The first state. Its buffers are donated.
         step: ``(state, batch on the mesh) -> (state, scalar metrics)``.
         batches: Iterable whose iterator has ``get_state`` and ``set_state`` (grain).
-        identity: The run's resolved settings in JSON types; resuming with other ones is refused.
+        identity: What decides the run (``provenance.identity``); resuming with another one is refused.
         base: The frozen weights that the run stands on.
 
     Raises:

@@ -28,8 +28,8 @@ def token_log_probs(
 ) -> tuple[Float[Array, "b t"], Float[Array, "b t"]]:
     """Float32 log-probability of ``targets[:, i]`` given ``hidden[:, i]``, and the entropy of that distribution.
 
-    Long sequences are worked through in chunks that the backward pass recomputes, so that the whole [b, t, v] array
-    of logits never exists. Targets must be valid ids: replace sentinels before the call.
+    Long sequences are worked through one chunk after the other, and the backward pass recomputes each, so that the
+    whole [b, t, v] array of logits never exists. Targets must be valid ids: replace sentinels before the call.
     """
 
     @jax.checkpoint
@@ -38,12 +38,19 @@ def token_log_probs(
         chosen = jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0]
         return chosen, -(jnp.exp(log_p) * log_p).sum(-1)
 
-    pieces = [
-        chunk(hidden[:, start : start + _CHUNK], targets[:, start : start + _CHUNK])
-        for start in range(0, hidden.shape[1], _CHUNK)
-    ]
-    chosen, entropy = zip(*pieces, strict=True)
-    return jnp.concatenate(chosen, 1), jnp.concatenate(entropy, 1)
+    length = hidden.shape[1]
+    size = min(_CHUNK, length)
+    count = -(-length // size)
+
+    def split(x):
+        padded = jnp.pad(x, [(0, 0), (0, count * size - length), *[(0, 0)] * (x.ndim - 2)])
+        return jnp.moveaxis(padded.reshape(len(x), count, size, *x.shape[2:]), 1, 0)
+
+    def join(x):
+        return jnp.moveaxis(x, 0, 1).reshape(len(hidden), -1)[:, :length]
+
+    chosen, entropy = jax.lax.map(lambda part: chunk(*part), (split(hidden), split(targets)))
+    return join(chosen), join(entropy)
 
 
 def next_token_loss(

@@ -54,6 +54,8 @@ class TrainState:
 
 
 def start(optim: Optim, params: Params) -> TrainState:
+    """The state before the first step. Parameters become float32, whatever the file held: bf16 loses small updates."""
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
     return TrainState(params=params, optimizer=optim.transform().init(params), step=jnp.zeros((), jnp.int32))
 
 

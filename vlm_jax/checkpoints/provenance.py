@@ -1,0 +1,129 @@
+"""What a result was made from, written beside it: the same command goes on or finds its result, another one is refused.
+
+A record is JSON: ``settings`` (what decides the result), ``inputs`` (digests of the files that it was made from),
+``base`` (the frozen weights) and ``options`` (all as asked for, paths included; for the reader, not compared).
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vlm_jax.errors import InputError
+from vlm_jax.files import read_json, write_json
+
+# Options that decide where and how a run goes on, not what comes out of it.
+_WITHOUT_EFFECT = ("checkpoint", "out", "mesh", "preset", "save_every")
+_FOR_THE_READER = ("options", "base.source")
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseSource:
+    """Which frozen weights a run stands on: a path or a preset's name, and :func:`weights_sha256` of them."""
+
+    source: str
+    sha256: str
+
+
+NO_BASE = BaseSource("nothing", "")
+
+
+def weights_sha256(folder: str | Path) -> str:
+    """One hash over a checkpoint's safetensors, in the order of their names.
+
+    Raises:
+        InputError: The folder holds none.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise InputError("no weights", "*.safetensors", file=str(folder))
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode() + _file_digest(path))
+    return digest.hexdigest()
+
+
+def identity(options: Any) -> dict[str, Any]:
+    """A verb's options (a dataclass) as the record of a run: settings, digests of its inputs, and all as given.
+
+    Files are hashed, so are folders of weights and drawn worlds; folders of images are too large and are not.
+    """
+    settings, inputs = {}, {}
+    for name, value in _fields(dataclasses.asdict(options)):
+        if name.split(".")[0] in _WITHOUT_EFFECT:
+            continue
+        if isinstance(value, Path):
+            inputs[name] = _digest(value)
+        else:
+            settings[name] = value
+    return _plain({"settings": settings, "inputs": inputs, "options": dataclasses.asdict(options)})
+
+
+def claim(record: Path, identity: dict[str, Any], base: BaseSource = NO_BASE) -> None:
+    """Write the record, or compare with the one that is there.
+
+    Raises:
+        InputError: The record that is there says that something else was made; names what differs.
+    """
+    made = _plain({**identity, "base": dataclasses.asdict(base)})
+    if not record.exists():
+        if jax.process_index() == 0:
+            write_json(record, made)
+        return
+    before, now = (
+        {name: value for name, value in _fields(values) if not name.startswith(_FOR_THE_READER)}
+        for values in (read_json(record), made)
+    )
+    odd = [
+        f"{name} {before.get(name)!r} instead of {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if odd:
+        raise InputError("; ".join(odd), "the same settings and inputs, or another folder", file=str(record))
+
+
+def finished(result: Path, record: Path, identity: dict[str, Any], base: BaseSource = NO_BASE) -> bool:
+    """Whether this very result is there already; says so, since the verb then has nothing to do.
+
+    Raises:
+        InputError: There is a result, but it was made from something else, or nothing says from what.
+    """
+    if not result.exists():
+        return False
+    if not record.exists():
+        raise InputError("a result without a record of its making", str(record), file=str(result))
+    claim(record, identity, base)
+    print(f"finished already: {result}")
+    return True
+
+
+def _digest(path: Path) -> str | None:
+    if path.is_file():
+        return _file_digest(path).hex()
+    if any(path.glob("*.safetensors")):
+        return weights_sha256(path)
+    scenes = path / "scenes.json"
+    return _file_digest(scenes).hex() if scenes.is_file() else None
+
+
+def _file_digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _fields(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested objects with their keys joined by dots."""
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for key, inner in value.items():
+        yield from _fields(inner, f"{name}.{key}".lstrip("."))
