@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vlm_jax.data.conversation import TEMPLATES, Turn, encode_conversation, encode_prompt, encode_texts
+from vlm_jax.data.images import load_image, prepare
 from vlm_jax.data.pipelines import image_prompts, instruction_batches, preference_batches, prompt_batches
 from vlm_jax.data.rows import Origin
 from vlm_jax.data.sources import Instruction, Preference, Prompt

@@ -116,8 +116,7 @@ def _adversarial(truth: dict, text: str, found: list[Claim]) -> str:
         return WRONG
     if about:
         return RIGHT
-    # "There is none" denies what was asked about; "there is no boat" denies a boat and answers nothing else.
-    if any(isinstance(c, Letter) or (isinstance(c, Exists) and c.kind) for c in found):
+    if _about_something(found):
         return SILENT
     if _NOTHING_THERE.search(text):
         return RIGHT
@@ -180,7 +179,7 @@ def _letter(truth: dict, text: str, found: list[Claim]) -> str:
     said = {c.letter for c in letters if not c.negated} - {None}
     if not said and (bare := re.fullmatch(r"\W*(?:it is |it's )?(?:an? |the )?([a-z])\W*", text)):
         said = {bare[1].upper()}
-    if not letters and not said and _NOTHING_THERE.search(text):
+    if not said and not _about_something(found) and _NOTHING_THERE.search(text):
         said = {None}
     return _of_set(said, truth["letter"])
 
@@ -189,6 +188,11 @@ def _existence(truth: dict, text: str, found: list[Claim]) -> str:
     about = {not c.negated for c in found if isinstance(c, Exists) and c.kind == truth["kind"]}
     answered = _yes_or_no(text)
     return _of_set({answered == "yes"} if answered else about, truth["present"])
+
+
+def _about_something(found: list[Claim]) -> bool:
+    """Whether a kind or a letter is named: "there is none" denies what was asked about, "there is no boat" a boat."""
+    return any(isinstance(c, Letter) or (isinstance(c, Exists) and c.kind is not None) for c in found)
 
 
 def _bare_values(text: str, attribute: str) -> set[str]:
