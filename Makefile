@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests in as many processes as there are cores.
 WORKERS ?= auto
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-slow lint format clean
 
 # An edited pyproject.toml installs again.
 $(VENV)/.installed: pyproject.toml
@@ -25,6 +25,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+# Minutes each, one after the other: they use all cores themselves.
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

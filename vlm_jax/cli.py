@@ -75,3 +75,7 @@ def _run_verb(verb: str, arguments: Sequence[str]) -> None:
 def _stop(message: str) -> None:
     print(message, file=sys.stderr)
     sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

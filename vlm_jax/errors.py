@@ -31,5 +31,12 @@ class InputError(Exception):
         return InputError(found, self.expected, file=file, row=row)
 
 
+def require_positive(**numbers: float | None) -> None:
+    """Raises an :class:`InputError` that names every number which is given and not above 0."""
+    odd = [f"{name} {value}" for name, value in numbers.items() if value is not None and value <= 0]
+    if odd:
+        raise InputError(", ".join(odd), "numbers above 0")
+
+
 class DivergedError(Exception):
     """A training metric is no finite number any more; going on would only burn time."""

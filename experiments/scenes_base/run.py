@@ -71,7 +71,7 @@ class Options:
     scenes: int = 30000
     vision_steps: int = 2000
     describe_epochs: float = 3.0
-    sft_epochs: float = 2.0
+    sft_epochs: float = 1.5
     install: bool = False
 
 

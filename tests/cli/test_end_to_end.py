@@ -93,7 +93,7 @@ def test_generate_answers_and_repeats_itself(runs, checkpoint, world, capsys):
         run(*ask, *options)
         answers.append(capsys.readouterr().out)
     assert answers[0] == answers[1]
-    assert all(answer.endswith("\n") for answer in answers)
+    assert len({answers[0], answers[2], answers[3]}) > 1
 
 
 @pytest.mark.parametrize("trainable", ["lora", "full"])

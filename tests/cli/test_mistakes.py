@@ -193,7 +193,17 @@ def test_a_checkpoint_without_a_tokenizer(refused, checkpoint, tmp_path):
 
 @pytest.mark.parametrize(
     ("verb", "options"),
-    [("ppo", ["--minibatches", "3"]), ("sft", ["--microbatches", "3"]), ("reward", ["--held-out", "3"])],
+    [
+        ("ppo", ["--minibatches", "3"]),
+        ("ppo", ["--microbatches", "3"]),
+        ("ppo", ["--resolution", "0"]),
+        ("ppo", ["--temperature", "-1"]),
+        ("sft", ["--microbatches", "3"]),
+        ("sft", ["--microbatches", "0"]),
+        ("reward", ["--microbatches", "3"]),
+        ("reward", ["--held-out", "3"]),
+        ("reward", ["--epochs", "0"]),
+    ],
 )
 def test_numbers_that_do_not_fit_together(verb, options, commands, refused, write, tmp_path):
     refused(*commands[verb](write([ROWS[verb](name) for name in ("0.png", "1.jpg")])), *options)

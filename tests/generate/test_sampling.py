@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vlm_jax.errors import InputError
 from vlm_jax.generate.sampling import Sampling, choose, keep_top_k, keep_top_p
 
 NOTHING = 10**6  # A forbidden id outside every vocabulary.
@@ -109,5 +110,5 @@ def test_the_placeholder_is_never_drawn(temperature, huge):
     "bad", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}]
 )
 def test_impossible_rules_are_refused(bad):
-    with pytest.raises(ValueError, match="sampling needs"):
+    with pytest.raises(InputError, match="expected max_new_tokens >= 1"):
         Sampling(**bad)

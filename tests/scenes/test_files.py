@@ -14,10 +14,10 @@ from vlm_jax.scenes.conversations import (
 )
 from vlm_jax.scenes.draw import draw
 from vlm_jax.scenes.language import NUMBERS, captions
-from vlm_jax.scenes.pope import SETTINGS
+from vlm_jax.scenes.pope import SETTINGS, pope_rows
 from vlm_jax.scenes.questions import QUESTION_TYPES
 from vlm_jax.scenes.truth import check, claims, mentioned_kinds, score
-from vlm_jax.scenes.world import PARTNER, Dials, matching, present_kinds, scene
+from vlm_jax.scenes.world import PARTNER, Dials, Scene, Thing, matching, present_kinds, scene
 
 SIZES = {"train": 120, "preference": 4, "prompts": 60, "validation": 24, "test": 40}
 DIALS = Dials(synthetic_rate=0.5)
@@ -165,6 +165,30 @@ def test_pope(world, setting):
         assert len({row["text"] for row in rows[start : start + 6]}) == 6
     if setting == "partner":
         assert np.mean(partners[1::2]) > 0.7
+
+
+def test_pope_ranks_negatives_as_its_authors_do():
+    """By hand: ball, box and ring are in two images each, all others in one; beside a ring stand fish and house."""
+    contents = {
+        "a": ("ball", "box", "star"),
+        "b": ("ball", "box", "moon"),
+        "d": ("ring", "tree", "cup"),
+        "e": ("ring", "fish", "house"),
+    }
+    scenes = {
+        name: Scene("test", i, "snow", tuple(Thing(kind, "red", "large", cell) for cell, kind in enumerate(kinds)))
+        for i, (name, kinds) in enumerate(contents.items())
+    }
+    rows = pope_rows(scenes, np.random.default_rng(0))
+    negatives = {
+        setting: [r["text"].split()[3] for r in made if r["image"] == "d" and r["label"] == "no"]
+        for setting, made in rows.items()
+    }
+    assert negatives["popular"][:2] == ["ball", "box"]
+    assert negatives["adversarial"][0] == "fish"
+    assert negatives["partner"] == ["heart", "house", "box"]
+    assert not set(negatives["random"]) & set(contents["d"])
+    assert all(len(made) == 24 for made in rows.values())
 
 
 def test_preference_row(world):

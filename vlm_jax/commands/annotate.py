@@ -40,12 +40,15 @@ def run(options: Options) -> None:
 
     from vlm_jax.checkpoints.opening import open_model, open_role, source_of
     from vlm_jax.checkpoints.provenance import claim, finished, identity
+    from vlm_jax.errors import require_positive
     from vlm_jax.evals.scenes import ask
     from vlm_jax.files import write_json
     from vlm_jax.generate.sampling import Sampling
     from vlm_jax.scenes.files import preference_row, prompt_question, read_scenes
     from vlm_jax.scenes.preferences import annotate
 
+    require_positive(batch_size=options.batch_size)
+    sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     target = options.world / "preferences.json"
     record = target.with_suffix(".run.json")
     made, source = identity(options), source_of(options.checkpoint)
@@ -55,7 +58,6 @@ def run(options: Options) -> None:
     model = open_model(options.checkpoint, options.mesh)
     lora = open_role(model, options.adapter)["lora"]
     asked = [(name, prompt_question(here)) for name, here in scenes.items()]
-    sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     twice = [(name, question.text) for name, question in asked for _ in range(2)]
     answers = ask(model, lora, options.world, twice, sampling, options.batch_size, options.seed, "annotate")
     rng = np.random.default_rng([options.seed, 1])

@@ -47,9 +47,11 @@ def measure(options: Options) -> dict:
     """The scores, from the file where it holds these very ones."""
     from vlm_jax.checkpoints.opening import open_model, open_role, source_of
     from vlm_jax.checkpoints.provenance import claim, finished, identity
+    from vlm_jax.errors import require_positive
     from vlm_jax.evals.scenes import evaluate
     from vlm_jax.files import read_json, write_json
 
+    require_positive(batch_size=options.batch_size, max_new_tokens=options.max_new_tokens)
     record = options.out.with_suffix(".run.json")
     made, source = identity(options), source_of(options.checkpoint)
     if finished(options.out, record, made, source):

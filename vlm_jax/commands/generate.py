@@ -48,14 +48,10 @@ def run(options: Options) -> None:
     from vlm_jax.data.images import load_image
     from vlm_jax.data.pipelines import image_prompts
     from vlm_jax.data.sources import Prompt
-    from vlm_jax.errors import InputError
     from vlm_jax.generate.answers import answer
     from vlm_jax.generate.sampling import Sampling
 
-    try:
-        sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.top_k)
-    except ValueError as error:
-        raise InputError(str(error), "sampling options in their ranges") from None
+    sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.top_k)
     if options.image is not None:
         # Before the model is loaded: a mistyped name should not cost a minute.
         load_image(options.image)
@@ -63,6 +59,9 @@ def run(options: Options) -> None:
     record = Prompt(id="prompt", image=options.image, turns=(Turn("human", text),))
     model = open_model(options.checkpoint, options.mesh, options.preset)
     buckets = [length for length in (64, 128, 256, 512, 1024) if length < options.max_length]
-    batches = image_prompts([record], model.tokenizer, model.config, model.template, 1, [*buckets, options.max_length])
+    buckets.append(options.max_length)
+    # The devices share a batch evenly: rows are filled up, fillers are not answered.
+    rows = options.mesh.data * options.mesh.fsdp
+    batches = image_prompts([record], model.tokenizer, model.config, model.template, rows, buckets)
     lora = open_role(model, options.adapter)["lora"]
     print(answer(model.config, model.base, lora, model.tokenizer, model.mesh, batches, sampling, options.seed)[0])

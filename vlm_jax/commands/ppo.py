@@ -118,7 +118,7 @@ def run(options: Options) -> None:
     from vlm_jax.commands.reward import check_view, evaluation_turn
     from vlm_jax.data.pipelines import prompt_batches
     from vlm_jax.data.sources import read_captions, read_prompts
-    from vlm_jax.errors import InputError
+    from vlm_jax.errors import InputError, require_positive
     from vlm_jax.files import write_json_lines
     from vlm_jax.models.adapters import init_value_head
     from vlm_jax.parallel.compile import jit_step, place, place_batch
@@ -129,6 +129,16 @@ def run(options: Options) -> None:
     from vlm_jax.train.ppo import ppo_update, rollout
 
     result = options.out / "adapter"
+    require_positive(
+        steps=options.steps,
+        batch_size=options.batch_size,
+        epochs=options.epochs,
+        minibatches=options.minibatches,
+        microbatches=options.microbatches,
+        save_every=options.save_every,
+        resolution=options.view.resolution,
+    )
+    ppo = settings(options)
     made, source = identity(options), source_of(options.checkpoint)
     if finished(result, options.out / "run.json", made, source):
         return
@@ -140,7 +150,6 @@ def run(options: Options) -> None:
     facts = read_captions(options.view.facts) if options.view.facts else None
     records = read_prompts(options.prompts, options.images, facts)
     model = open_model(options.checkpoint, options.mesh, options.preset)
-    ppo = settings(options)
     frozen = {"reference": open_role(model, options.policy), "reward": open_role(model, options.reward)}
     if "head" not in frozen["reward"]:
         raise InputError("an adapter without a reward head", "what `vlm-jax reward` wrote", file=str(options.reward))

@@ -158,7 +158,7 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.opening import open_model, source_of
     from vlm_jax.checkpoints.provenance import finished, identity
     from vlm_jax.data.rows import read_rows
-    from vlm_jax.errors import InputError
+    from vlm_jax.errors import InputError, require_positive
     from vlm_jax.files import write_json
     from vlm_jax.models.adapters import init_lora, init_reward_head
     from vlm_jax.parallel.compile import jit_step, place
@@ -168,6 +168,14 @@ def run(options: Options) -> None:
     from vlm_jax.train.reward import RewardSettings, reward_step
 
     result = options.out / "adapter"
+    require_positive(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        microbatches=options.microbatches,
+        max_length=options.max_length,
+        save_every=options.save_every,
+        resolution=options.view.resolution,
+    )
     made, source = identity(options), source_of(options.checkpoint)
     if finished(result, options.out / "run.json", made, source):
         return

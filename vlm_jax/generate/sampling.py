@@ -6,12 +6,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
+from vlm_jax.errors import InputError
+
 _NEVER = -jnp.inf
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Temperature 0 is greedy. ``top_k`` 0 and ``top_p`` 1 keep every token; both apply after the temperature."""
+    """Temperature 0 is greedy. ``top_k`` 0 and ``top_p`` 1 keep every token; both apply after the temperature.
+
+    Raises:
+        InputError: A figure out of its range.
+    """
 
     max_new_tokens: int = 128
     temperature: float = 1.0
@@ -20,9 +26,7 @@ class Sampling:
 
     def __post_init__(self):
         if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise ValueError(
-                f"sampling needs max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1, top_k >= 0; got {self}"
-            )
+            raise InputError(str(self), "max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1, top_k >= 0")
 
 
 def keep_top_k(logits: Float[Array, "b v"], k: int) -> Float[Array, "b v"]:

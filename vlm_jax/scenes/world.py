@@ -61,8 +61,8 @@ class Dials:
     """
 
     cooccurrence: float = 0.6
-    synthetic_rate: float = 0.6
-    synthetic_share: float = 0.7
+    synthetic_rate: float = 0.8
+    synthetic_share: float = 0.9
     faint_rate: float = 0.4
     faint_visibility: tuple[float, float] = (0.12, 0.35)
     pixel_noise: float = 10.0

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from vlm_jax.files import write_json_lines
+
 # A terminal that is no screen (a log file, a pipe) gets a line this often, in seconds.
 _QUIET_INTERVAL = 10.0
 
@@ -24,7 +26,7 @@ class MetricLog:
     def __init__(self, folder: Path, first_step: int):
         path = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(path) if row["step"] < first_step] if path.exists() else []
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        write_json_lines(path, kept)
         self._file = path.open("a", encoding="utf-8")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 

@@ -97,8 +97,8 @@ def _resume(saved: RunState, mesh: Mesh, state: TrainState, iterator: Iterator) 
 
 def _report(run: Run, number: int, metrics: Mapping[str, Any], log: MetricLog, meter: Meter) -> None:
     values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
-    log.write(number, values)
     odd = [name for name, value in values.items() if not math.isfinite(value)]
     if odd:
         raise DivergedError(f"step {number}: {', '.join(odd)} is not finite")
+    log.write(number, values)
     meter.update(number + 1, {name: values[name] for name in run.shown})
