@@ -12,6 +12,7 @@ from typing import Any
 
 from vlm_jax.data.conversation import IMAGE, Turn
 from vlm_jax.data.rows import Origin, Row, read_rows
+from vlm_jax.files import read_json
 
 Captions = Mapping[str, Sequence[str]]
 

@@ -226,7 +226,7 @@ def logits(config: LlavaConfig, base: Params, hidden: Float[Array, "b t d"]) -> 
     return constrain(out, _ROWS, None, "tensor")
 
 
-def scores(head: Params, hidden: Float[Array, "b *t d"]) -> Float[Array, "b *t"]:
+def scores(head: Params, hidden: Float[Array, " *b d"]) -> Float[Array, " *b"]:
     """A scalar head (reward or value) in float32: ``{"kernel": [d], "bias": []}``."""
     wide = hidden.astype(jnp.float32)
     # Accelerators multiply float32 matrices in fewer bits unless told not to.
