@@ -8,9 +8,9 @@ PLAIN = TEMPLATES["plain"]
 
 
 def test_short():
-    assert render(SHORT, PLAIN, None) == " USER: Rate my last answer. ASSISTANT: The score is"
+    assert render(SHORT, PLAIN, None) == " USER: Is that description fully supported by the facts? ASSISTANT:"
     assert render(SHORT, PLAIN, ["a red ball", "a tree in the snow."]) == (
-        " USER: Facts: a red ball. a tree in the snow. Rate my last answer. ASSISTANT: The score is"
+        " USER: Facts: a red ball. a tree in the snow. Is that description fully supported by the facts? ASSISTANT:"
     )
 
 

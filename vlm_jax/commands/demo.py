@@ -43,12 +43,12 @@ class Options:
     out: Path = Path("runs/demo")
     seed: int = 0
     resolution: int = 16
-    preference: int = 2400
+    preference: int = 3600
     prompts: int = 2400
     validation: int = 0
     test: int = 300
-    reward_epochs: float = 1.5
-    ppo_steps: int = 24
+    reward_epochs: float = 1.0
+    ppo_steps: int = 20
     dials: Dials = STANDARD_DIALS
 
 
@@ -177,7 +177,8 @@ def branch(options: Options, name: str) -> dict:
                     view=view,
                     epochs=options.reward_epochs,
                     microbatches=_MICROBATCHES,
-                    max_length=176 if with_facts else 88,
+                    learning_rate=3e-3,
+                    max_length=184 if with_facts else 96,
                     held_out=_held_out(options),
                     seed=options.seed,
                 )
@@ -194,7 +195,7 @@ def branch(options: Options, name: str) -> dict:
                     # Fresh answers teach more than a second pass over old ones, and cost this model the same.
                     epochs=1,
                     microbatches=_MICROBATCHES,
-                    suffix_length=144 if with_facts else 16,
+                    suffix_length=152 if with_facts else 24,
                     seed=options.seed,
                 )
             )

@@ -65,7 +65,7 @@ class Options:
     minibatches: int = 2
     microbatches: int = 1
     prompt_length: int = 40
-    suffix_length: int = 144
+    suffix_length: int = 152
     max_new_tokens: int = 56
     temperature: float = 1.0
     learning_rate: float = 1e-3

@@ -54,9 +54,9 @@ STANDARD = RewardPrompt(
     facts_lead="Take these descriptions of the image together; every claim must be borne out by them:\n",
     fact_line="  - {fact}\n",
 )
-# A few words, for models that read a few hundred positions.
+# A few words, for models that read a few hundred positions; the tiny model has been asked them in its training.
 SHORT = RewardPrompt(
-    text=f"{{human}}: {SLOT}Rate my last answer. {{assistant}}: The score is",
+    text=f"{{human}}: {SLOT}Is that description fully supported by the facts? {{assistant}}:",
     facts_lead="Facts: ",
     fact_line="{fact}. ",
 )

@@ -149,12 +149,13 @@ def prompt_rows(scenes: Mapping[str, Scene]) -> list[dict]:
 
 
 def prompt_question(here: Scene) -> Question:
-    """The question that is asked about a scene of the preference and prompts splits."""
+    """The question that is asked about a scene of the preference and prompts splits: most often for a description, since
+    two samples of a short answer are mostly the same and compare nothing."""
     rng = generator_for(here, "prompt")
     kind = rng.random()
-    if kind < 0.5:
+    if kind < 0.75:
         return next(q for q in questions(here, rng) if q.type == "holistic")
-    if kind < 0.7:
+    if kind < 0.85:
         return existence_questions(here, rng)[int(rng.integers(2))]
     others = [q for q in questions(here, rng) if q.type != "holistic"]
     return others[int(rng.integers(len(others)))]
