@@ -13,7 +13,7 @@ from vlm_jax.config import LanguageConfig, LlavaConfig, VisionConfig
 
 CORPUS = [
     "A chat between a curious user and an artificial intelligence assistant. USER: what is in the picture? "
-    "ASSISTANT: a red ball and a tree in the snow. Rate my last answer. The score is",
+    "ASSISTANT: a red ball and a tree in the snow. Is that description fully supported by the facts?",
     "\nis there a dog?\nno, there is a cat.",
 ] * 5
 SPECIAL = ["<unk>", "<s>", "</s>", "<image>"]

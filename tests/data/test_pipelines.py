@@ -202,7 +202,7 @@ def test_prompts(make, prompts, tokenizer, config):
             np.testing.assert_array_equal(got.prompt.image_mask[row][real], text.image_mask)
             assert (got.caption_type[row], got.length_bonus[row]) == (1 + index % 7, index / 2)
             suffix = tokenizer.decode(got.suffix_tokens[row][got.suffix_mask[row]])
-            assert suffix.startswith("USER: Facts" if record.facts else "USER: Rate")
+            assert suffix.startswith("USER: Facts" if record.facts else "USER: Is that")
             orders.add(suffix)
     assert len(orders) > 4
 

@@ -149,7 +149,7 @@ def prompt_rows(scenes: Mapping[str, Scene]) -> list[dict]:
 
 
 def prompt_question(here: Scene) -> Question:
-    """The question that is asked about a scene of the preference and prompts splits: most often for a description, since
+    """The question that is asked about a scene of the preference and prompts splits: mostly for a description, since
     two samples of a short answer are mostly the same and compare nothing."""
     rng = generator_for(here, "prompt")
     kind = rng.random()
