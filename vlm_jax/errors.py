@@ -31,7 +31,7 @@ class InputError(Exception):
         return InputError(found, self.expected, file=file, row=row)
 
 
-def require_positive(**numbers: float | None) -> None:
+def require_positive(**numbers: int | float | None) -> None:
     """Raises an :class:`InputError` that names every number which is given and not above 0."""
     odd = [f"{name} {value}" for name, value in numbers.items() if value is not None and value <= 0]
     if odd:

@@ -47,8 +47,8 @@ def test_places_may_change(options, tmp_path):
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("data.json", "inputs.data"),
-        ("facts.json", "inputs.view.facts"),
+        ("data.json", "data"),
+        ("facts.json", "view.facts"),
         ("adapter/adapter_model.safetensors", "adapter"),
     ],
 )

@@ -164,7 +164,7 @@ def test_pairs(make, preferences, tokenizer, config):
             # Both answers of a pair are judged by the same facts in the same order.
             assert parts[0][1] == parts[1][1]
             assert ("Facts" in parts[0][1]) == (record.facts is not None)
-            assert parts[0][1].endswith("ASSISTANT: The score is")
+            assert parts[0][1].endswith("supported by the facts? ASSISTANT:")
             orders.add(parts[0][1])
     assert len(orders) > 4
 

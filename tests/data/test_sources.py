@@ -112,7 +112,7 @@ def test_malformed_files(text, expected, write, images):
 
 def test_unreadable_files(tmp_path, images):
     (tmp_path / "latin.json").write_bytes('["é"]'.encode("latin-1"))
-    for name, expected in (("gone.json", "No such file"), ("images", "directory"), ("latin.json", "byte 2")):
+    for name, expected in (("gone.json", "no such file"), ("images", "directory"), ("latin.json", "byte 2")):
         with pytest.raises(InputError, match=expected) as error:
             read_instructions(tmp_path / name, images)
         assert name in str(error.value)

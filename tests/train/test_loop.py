@@ -169,7 +169,7 @@ def scalar_parts(bad_step, value):
 
     def make(config):
         first = functools.partial(start, Optim(1.0), {"head": {"kernel": jnp.zeros(2)}})
-        batches = prompt_batches(records, Letters(), config, PLAIN, 1, 48, 64, SHORT, seed=1)
+        batches = prompt_batches(records, Letters(), config, PLAIN, 1, 48, 80, SHORT, seed=1)
         return batches, lambda: place(make_mesh(), first()), step
 
     return make

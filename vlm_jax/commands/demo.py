@@ -231,7 +231,7 @@ def summarise(options: Options, scores: dict[str, dict], seconds: float) -> dict
         "seed": options.seed,
         "wall_s": round(seconds, 1),
         "versions": versions(),
-        "options": identity(options)["options"],
+        "options": {name: value for name, value in identity(options)["options"].items() if name != "out"},
     }
 
 
