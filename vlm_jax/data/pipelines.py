@@ -3,7 +3,7 @@
 The three training pipelines are endless grain datasets: each epoch is a fresh seeded shuffle of all records,
 a batch may span two epochs, and ``iter(...)`` has ``get_state()`` and ``set_state(state)``, so that a run
 resumes at exactly the next batch. Whatever is drawn at random for a sample depends on the seed and on its
-place in the stream alone. With several hosts each passes its own slice of the records. An ``InputError`` met
+place in the stream alone. One host only: nothing slices records between processes. An ``InputError`` met
 on the way names file and row.
 
 Tokenised records and prepared images are kept (least recently used first out); image bytes stay 8 bit
