@@ -1,6 +1,7 @@
 """What a run can end with that is no mistake of this package."""
 
 import functools
+from collections.abc import Mapping
 
 
 class InputError(Exception):
@@ -31,11 +32,27 @@ class InputError(Exception):
         return InputError(found, self.expected, file=file, row=row)
 
 
-def require_positive(**numbers: int | float | None) -> None:
-    """Raises an :class:`InputError` that names every number which is given and not above 0."""
-    odd = [f"{name} {value}" for name, value in numbers.items() if value is not None and value <= 0]
+def require_positive(options: object, *names: str) -> None:
+    """Raises an :class:`InputError` that names every one of these attributes which is a number not above 0."""
+    values = {name: getattr(options, name) for name in names}
+    odd = [f"{name} {value}" for name, value in values.items() if value is not None and value <= 0]
     if odd:
         raise InputError(", ".join(odd), "numbers above 0")
+
+
+def require_parts(rows: int, parts: int, what: str) -> None:
+    """Raises an :class:`InputError` where a batch cannot be split into parts of equal size."""
+    if rows % parts:
+        raise InputError(f"a batch of {rows} in {parts} {what}", "parts of equal size")
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What two descriptions of one thing disagree in, "name old instead of new; ..."; empty where they agree."""
+    return "; ".join(
+        f"{name} {before.get(name, 'nothing')} instead of {now.get(name, 'nothing')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    )
 
 
 class DivergedError(Exception):

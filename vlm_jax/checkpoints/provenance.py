@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, differences
 from vlm_jax.files import read_json, write_json
 
 # Options that decide where and how a run goes on, not what comes out of it.
@@ -75,16 +75,11 @@ def claim(record: Path, identity: dict[str, Any], base: BaseSource = NO_BASE) ->
             write_json(record, made)
         return
     before, now = (
-        {name: value for name, value in _fields(values) if not name.startswith(_FOR_THE_READER)}
+        {name: repr(value) for name, value in _fields(values) if not name.startswith(_FOR_THE_READER)}
         for values in (read_json(record), made)
     )
-    odd = [
-        f"{name} {before.get(name)!r} instead of {now.get(name)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-    if odd:
-        raise InputError("; ".join(odd), "the same settings and inputs, or another folder", file=str(record))
+    if odd := differences(before, now):
+        raise InputError(odd, "the same settings and inputs, or another folder", file=str(record))
 
 
 def finished(result: Path, record: Path, identity: dict[str, Any], base: BaseSource = NO_BASE) -> bool:

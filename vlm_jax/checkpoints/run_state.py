@@ -14,7 +14,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from vlm_jax.checkpoints.provenance import BaseSource, claim
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, differences
 from vlm_jax.parallel.mesh import path_name
 
 _KEPT = 2
@@ -106,11 +106,5 @@ def _check_leaves(path: Path, stored: Any, wanted: Any) -> None:
         found = jax.tree_util.tree_leaves_with_path(tree)
         return {path_name(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in found}
 
-    before, now = leaves(stored), leaves(wanted)
-    odd = [
-        f"{name} {before.get(name, 'nothing')} instead of {now.get(name, 'nothing')}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-    if odd:
-        raise InputError("; ".join(odd), "the state that this run trains", file=str(path))
+    if odd := differences(leaves(stored), leaves(wanted)):
+        raise InputError(odd, "the state that this run trains", file=str(path))

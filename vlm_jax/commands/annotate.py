@@ -47,7 +47,7 @@ def run(options: Options) -> None:
     from vlm_jax.scenes.files import preference_row, prompt_question, read_scenes
     from vlm_jax.scenes.preferences import annotate
 
-    require_positive(batch_size=options.batch_size)
+    require_positive(options, "batch_size")
     sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     target = options.world / "preferences.json"
     record = target.with_suffix(".run.json")

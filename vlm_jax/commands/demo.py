@@ -90,12 +90,7 @@ def run(options: Options) -> None:
 def _check_sizes(options: Options) -> None:
     from vlm_jax.errors import InputError, require_positive
 
-    require_positive(
-        resolution=options.resolution,
-        prompts=options.prompts,
-        reward_epochs=options.reward_epochs,
-        ppo_steps=options.ppo_steps,
-    )
+    require_positive(options, "resolution", "prompts", "reward_epochs", "ppo_steps")
     if options.preference < _FEWEST:
         raise InputError(f"{options.preference} preference scenes", f"at least {_FEWEST}")
     if (options.test or options.validation) < _FEWEST_SCORED:

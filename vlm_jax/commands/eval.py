@@ -51,7 +51,7 @@ def measure(options: Options) -> dict:
     from vlm_jax.evals.scenes import evaluate
     from vlm_jax.files import read_json, write_json
 
-    require_positive(batch_size=options.batch_size, max_new_tokens=options.max_new_tokens)
+    require_positive(options, "batch_size", "max_new_tokens")
     record = options.out.with_suffix(".run.json")
     made, source = identity(options), source_of(options.checkpoint)
     if finished(options.out, record, made, source):

@@ -118,7 +118,7 @@ def run(options: Options) -> None:
     from vlm_jax.commands.reward import check_view, evaluation_turn
     from vlm_jax.data.pipelines import prompt_batches
     from vlm_jax.data.sources import read_captions, read_prompts
-    from vlm_jax.errors import InputError, require_positive
+    from vlm_jax.errors import InputError, require_parts, require_positive
     from vlm_jax.files import write_json_lines
     from vlm_jax.models.adapters import init_value_head
     from vlm_jax.parallel.compile import jit_step, place, place_batch
@@ -129,23 +129,13 @@ def run(options: Options) -> None:
     from vlm_jax.train.ppo import ppo_update, rollout
 
     result = options.out / "adapter"
-    require_positive(
-        steps=options.steps,
-        batch_size=options.batch_size,
-        epochs=options.epochs,
-        minibatches=options.minibatches,
-        microbatches=options.microbatches,
-        save_every=options.save_every,
-        resolution=options.view.resolution,
-    )
+    require_positive(options, "steps", "batch_size", "epochs", "minibatches", "microbatches", "save_every")
+    require_positive(options.view, "resolution")
     ppo = settings(options)
     made, source = identity(options), source_of(options.checkpoint)
     if finished(result, options.out / "run.json", made, source):
         return
-    parts = options.minibatches * options.microbatches
-    if options.batch_size % parts:
-        found = f"a batch of {options.batch_size} in {parts} parts (minibatches x microbatches)"
-        raise InputError(found, "parts of equal size")
+    require_parts(options.batch_size, options.minibatches * options.microbatches, "parts (minibatches x microbatches)")
     check_view(options.view, options.reward)
     facts = read_captions(options.view.facts) if options.view.facts else None
     records = read_prompts(options.prompts, options.images, facts)

@@ -92,15 +92,17 @@ def check_view(view: RewardView, adapter: Path) -> None:
     Raises:
         InputError: They differ; names in what.
     """
-    from vlm_jax.errors import InputError
+    from vlm_jax.errors import InputError, differences
     from vlm_jax.files import read_json
 
     if not (adapter / VIEW_FILE).exists():
         return
-    trained, now = read_json(adapter / VIEW_FILE), described(view)
-    odd = [f"{key} {now[key]!r} instead of {trained.get(key)!r}" for key in now if now[key] != trained.get(key)]
-    if odd:
-        raise InputError("; ".join(odd), "what the reward model was trained with", file=str(adapter / VIEW_FILE))
+    trained, now = (
+        {key: repr(value) for key, value in values.items()}
+        for values in (read_json(adapter / VIEW_FILE), described(view))
+    )
+    if odd := differences(now, trained):
+        raise InputError(odd, "what the reward model was trained with", file=str(adapter / VIEW_FILE))
 
 
 def evaluation_turn(name: str) -> "RewardPrompt":
@@ -158,7 +160,7 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.opening import open_model, source_of
     from vlm_jax.checkpoints.provenance import finished, identity
     from vlm_jax.data.rows import read_rows
-    from vlm_jax.errors import InputError, require_positive
+    from vlm_jax.errors import InputError, require_parts, require_positive
     from vlm_jax.files import write_json
     from vlm_jax.models.adapters import init_lora, init_reward_head
     from vlm_jax.parallel.compile import jit_step, place
@@ -168,21 +170,12 @@ def run(options: Options) -> None:
     from vlm_jax.train.reward import RewardSettings, reward_step
 
     result = options.out / "adapter"
-    require_positive(
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        microbatches=options.microbatches,
-        max_length=options.max_length,
-        save_every=options.save_every,
-        resolution=options.view.resolution,
-    )
+    require_positive(options, "epochs", "batch_size", "microbatches", "max_length", "save_every")
+    require_positive(options.view, "resolution")
     made, source = identity(options), source_of(options.checkpoint)
     if finished(result, options.out / "run.json", made, source):
         return
-    if options.batch_size % options.microbatches:
-        raise InputError(
-            f"a batch of {options.batch_size} in {options.microbatches} microbatches", "parts of equal size"
-        )
+    require_parts(options.batch_size, options.microbatches, "microbatches")
     pairs = len(read_rows(options.preferences)) - options.held_out
     if pairs < options.batch_size:
         found = f"{pairs} pairs beside the {options.held_out} held out"

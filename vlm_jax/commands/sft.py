@@ -61,7 +61,7 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.provenance import finished, identity
     from vlm_jax.data.pipelines import instruction_batches
     from vlm_jax.data.sources import read_instructions
-    from vlm_jax.errors import InputError, require_positive
+    from vlm_jax.errors import require_parts, require_positive
     from vlm_jax.models.adapters import init_lora
     from vlm_jax.parallel.compile import jit_step, place
     from vlm_jax.randomness import key_for
@@ -70,20 +70,11 @@ def run(options: Options) -> None:
     from vlm_jax.train.sft import SftSettings, overlay, sft_step
 
     result = options.out / ("adapter" if options.trainable == "lora" else "checkpoint")
-    require_positive(
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        microbatches=options.microbatches,
-        max_length=options.max_length,
-        save_every=options.save_every,
-    )
+    require_positive(options, "epochs", "batch_size", "microbatches", "max_length", "save_every")
     made, source = identity(options), source_of(options.checkpoint)
     if finished(result, options.out / "run.json", made, source):
         return
-    if options.batch_size % options.microbatches:
-        raise InputError(
-            f"a batch of {options.batch_size} in {options.microbatches} microbatches", "parts of equal size"
-        )
+    require_parts(options.batch_size, options.microbatches, "microbatches")
     records = read_instructions(options.data, options.images)
     model = open_model(options.checkpoint, options.mesh, options.preset)
     config = model.config

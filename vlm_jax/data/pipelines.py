@@ -166,9 +166,10 @@ def prompt_batches(
         if len(suffix) > suffix_length:
             with placed(record):
                 raise InputError(f"an evaluation turn of {len(suffix)} positions", f"at most {suffix_length}")
+        text = encode(index)
         return {
-            "own": (encode(index), view(record)),
-            "reward": (encode(index), reward_view(record)),
+            "own": (text, view(record)),
+            "reward": (text, reward_view(record)),
             "suffix": suffix,
             "record": record,
             "index": index,
