@@ -44,6 +44,8 @@ class Options:
         images: Folder that the rows' image names are relative to.
         out: Folder of the run.
         view: What the reward model reads beside the answer.
+        verdict: Two words, such as `Yes No`: the head starts as the model's own preference for saying the first rather
+            than the second after the evaluation turn. None: a random start, as LLaVA-RLHF has it.
         epochs: Passes over the pairs.
         batch_size: Pairs a step.
         microbatches: Parts that a batch is worked through in.
@@ -62,6 +64,7 @@ class Options:
     images: Path
     out: Path
     view: tyro.conf.OmitArgPrefixes[RewardView] = RewardView()
+    verdict: tuple[str, str] | None = None
     epochs: float = 1.0
     batch_size: int = 32
     microbatches: int = 1
@@ -113,6 +116,26 @@ def evaluation_turn(name: str) -> "RewardPrompt":
     return built_in[name] if name in built_in else load_reward_prompt(name)
 
 
+def first_head(options: Options, model: "Model") -> dict:
+    """The head that training starts from.
+
+    Raises:
+        InputError: A word of ``verdict`` is not one token of the model's vocabulary, or both are the same.
+    """
+    from vlm_jax.errors import InputError
+    from vlm_jax.models.adapters import init_reward_head, verdict_head
+    from vlm_jax.randomness import key_for
+
+    if options.verdict is None:
+        return init_reward_head(model.config, key_for(options.seed, "head"))
+    pieces = [model.tokenizer(word, add_special_tokens=False)["input_ids"] for word in options.verdict]
+    if [len(ids) for ids in pieces] != [1, 1] or pieces[0] == pieces[1]:
+        found = " and ".join(f"{word!r} of {len(ids)} tokens" for word, ids in zip(options.verdict, pieces, strict=True))
+        raise InputError(f"--verdict {found}", "two different words of one token each")
+    (good,), (bad,) = pieces
+    return verdict_head(model.base, good, bad)
+
+
 def held_out_accuracy(options: Options, model: "Model", role: dict) -> float | None:
     """Share of the held-out pairs whose preferred answer scores higher; None where no pair is held out."""
     import jax
@@ -162,7 +185,7 @@ def run(options: Options) -> None:
     from vlm_jax.data.rows import read_rows
     from vlm_jax.errors import InputError, require_parts, require_positive
     from vlm_jax.files import write_json
-    from vlm_jax.models.adapters import init_lora, init_reward_head
+    from vlm_jax.models.adapters import init_lora
     from vlm_jax.parallel.compile import jit_step, place
     from vlm_jax.randomness import key_for
     from vlm_jax.train.loop import Run, train
@@ -185,7 +208,7 @@ def run(options: Options) -> None:
     optim = Optim(options.learning_rate, steps=steps, warmup_steps=round(options.warmup * steps))
     role = {
         "lora": init_lora(model.config, key_for(options.seed, "lora")),
-        "head": init_reward_head(model.config, key_for(options.seed, "head")),
+        "head": first_head(options, model),
     }
     state = place(model.mesh, start(optim, role))
     step = jit_step(

@@ -46,6 +46,20 @@ def init_reward_head(config: LlavaConfig, key: Array) -> Params:
     return {"kernel": jax.random.uniform(key, (width,), minval=-bound, maxval=bound), "bias": jnp.zeros(())}
 
 
+def verdict_head(base: Params, good: int, bad: int) -> Params:
+    """A reward head that starts as the language model's own leaning: ``logit(good) - logit(bad)`` of the next token,
+    scaled to the norm that the rows of :func:`init_reward_head` have on average, so that neither start is the louder.
+
+    Args:
+        base: With an output layer, ``base["language"]["head"]["kernel"]`` [d, v].
+        good: Id of the token that speaks for an answer.
+        bad: Id of the one that speaks against it.
+    """
+    kernel = base["language"]["head"]["kernel"]
+    direction = (kernel[:, good] - kernel[:, bad]).astype(jnp.float32)
+    return {"kernel": direction * math.sqrt(1 / 3) / jnp.linalg.norm(direction), "bias": jnp.zeros(())}
+
+
 def init_value_head(config: LlavaConfig) -> Params:
     """Zeros: the value model starts by predicting nothing (LLaVA-RLHF re-initialises it so)."""
     return {"kernel": jnp.zeros(config.language.width), "bias": jnp.zeros(())}

@@ -3,10 +3,11 @@
 import numpy as np
 
 from vlm_jax.scenes.questions import Question
-from vlm_jax.scenes.truth import score
+from vlm_jax.scenes.truth import chair_counts, score
 from vlm_jax.scenes.world import STANDARD_DIALS, Dials, Scene
 
-FALSE_CLAIM = -2.0
+ABSENT_KIND = -4.0
+FALSE_CLAIM = -1.0
 RIGHT_CLAIM = 0.5
 
 
@@ -20,7 +21,8 @@ def annotate(
 ) -> tuple[int, bool]:
     """Which answer is preferred (1 or 2), and whether the two differ in false claims.
 
-    Dislikes false claims first, then likes right ones, has a taste for length, and slips at a known rate.
+    Dislikes most what is not there at all, then other false claims (a colour, a relation), likes right ones, has a
+    taste for length, and slips at a known rate.
     """
     false_1, utility_1 = _judge(prompt_question, answer_1, scene, dials)
     false_2, utility_2 = _judge(prompt_question, answer_2, scene, dials)
@@ -31,5 +33,9 @@ def annotate(
 
 def _judge(question: Question, answer: str, scene: Scene, dials: Dials) -> tuple[int, float]:
     judged = score(question, answer, scene)
+    absent = len(chair_counts(answer, scene)[1])
+    # Naming an absent kind is one false claim or more ("two boats", "a red boat").
+    others = max(judged.claims_wrong - absent, 0)
     taste = dials.annotator_length_taste * len(answer.split()) / 10
-    return judged.claims_wrong, FALSE_CLAIM * judged.claims_wrong + RIGHT_CLAIM * judged.claims_right + taste
+    utility = ABSENT_KIND * absent + FALSE_CLAIM * others + RIGHT_CLAIM * judged.claims_right + taste
+    return judged.claims_wrong, utility
