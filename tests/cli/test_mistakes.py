@@ -102,6 +102,14 @@ def test_an_odd_row(verb, row, found, commands, refused, write, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("words", [("Yes", "Yes"), ("Yes", "unquestionably")])
+def test_a_verdict_of_other_words(words, commands, refused, write, tmp_path):
+    line = refused(*commands["reward"](write([pair("0.png"), pair("1.jpg")])), "--verdict", *words)
+    assert f"found --verdict 'Yes' of 1 tokens, {words[1]!r} of " in line
+    assert line.endswith("expected two different words of one token each")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_truncated_image(commands, refused, write, images, tmp_path):
     whole = (images / "1.jpg").read_bytes()
     (images / "1.jpg").write_bytes(whole[: len(whole) // 2])

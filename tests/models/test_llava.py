@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.models.adapters import init_lora, init_reward_head, init_value_head, merge_lora
+from vlm_jax.models.adapters import init_lora, init_reward_head, init_value_head, merge_lora, verdict_head
 from vlm_jax.models.llama import empty_cache
 from vlm_jax.models.llava import Capture, Edit, encode_images, forward, logits, scores, splice
 
@@ -164,6 +164,16 @@ def test_heads_start_as_documented(tiny, base, batch):
     bound = 1 / np.sqrt(tiny.language.width)
     assert 0.5 * bound < np.abs(head["kernel"]).max() <= bound
     np.testing.assert_allclose(scores(head, hidden), (hidden * head["kernel"]).sum(-1), atol=1e-5)
+
+
+def test_a_verdict_head_scores_what_the_model_would_rather_say(tiny, base, batch):
+    hidden = run(tiny, base, None, batch).hidden
+    head = verdict_head(base, 7, 9)
+    said = logits(tiny, base, hidden)
+    leaning, score = said[..., 7] - said[..., 9], scores(head, hidden)
+    np.testing.assert_allclose(score / score.std(), leaning / leaning.std(), atol=1e-5)
+    norms = [jnp.linalg.norm(init_reward_head(tiny, jax.random.key(i))["kernel"]) for i in range(30)]
+    np.testing.assert_allclose(jnp.linalg.norm(head["kernel"]), np.mean(norms), rtol=0.02)
 
 
 def test_bfloat16_runs_in_bfloat16(tiny, base, adapter, batch):

@@ -241,6 +241,9 @@ def test_annotator():
     honest = Dials(annotator_flip=0.0, annotator_length_taste=0.0)
     assert annotate(DESCRIBE, true, false, ROOM, generator(), honest) == (1, True)
     assert annotate(DESCRIBE, false, true, ROOM, generator(), honest) == (2, True)
+    recoloured = "There is a blue ball, a red star and an orange box."
+    assert annotate(DESCRIBE, recoloured, false, ROOM, generator(), honest)[0] == 1, "an absent kind is the worst"
+    assert annotate(DESCRIBE, true, recoloured, ROOM, generator(), honest)[0] == 1
     longer = "There is a ball and a star and a ball and a star and a ball."
     wordy = Dials(annotator_flip=0.0, annotator_length_taste=0.3)
     assert annotate(DESCRIBE, true, longer, ROOM, generator(), wordy) == (2, False)

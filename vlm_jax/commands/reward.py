@@ -130,7 +130,7 @@ def first_head(options: Options, model: "Model") -> dict:
         return init_reward_head(model.config, key_for(options.seed, "head"))
     pieces = [model.tokenizer(word, add_special_tokens=False)["input_ids"] for word in options.verdict]
     if [len(ids) for ids in pieces] != [1, 1] or pieces[0] == pieces[1]:
-        found = " and ".join(f"{word!r} of {len(ids)} tokens" for word, ids in zip(options.verdict, pieces, strict=True))
+        found = ", ".join(f"{word!r} of {len(ids)} tokens" for word, ids in zip(options.verdict, pieces, strict=True))
         raise InputError(f"--verdict {found}", "two different words of one token each")
     (good,), (bad,) = pieces
     return verdict_head(model.base, good, bad)

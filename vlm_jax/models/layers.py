@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int32
 
 from vlm_jax.arrays import Params
+from vlm_jax.models.quantize import dense
 
 # Rows of token tables start like LLaMA's.
 _EMBEDDING_STD = 0.02
@@ -22,7 +23,10 @@ Remat = Literal["none", "dots", "block"]
 
 
 class Linear(nnx.Module):
-    """y = x W (+ b) (+ scale * (x A) B): a kernel stored (in, out), an optional bias, an optional adapter."""
+    """y = x W (+ b) (+ scale * (x A) B): a kernel stored (in, out), an optional bias, an optional adapter.
+
+    The kernel may be a quantised one, see ``models/quantize.py``.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs):
         # 1/sqrt(inputs) keeps the scale of x at every width; at LLaMA's own widths it is about its 0.02.
@@ -33,7 +37,7 @@ class Linear(nnx.Module):
         self, x: Float[Array, "*b i"], adapter: Params | None = None, scale: float = 1.0
     ) -> Float[Array, "*b o"]:
         """Computes in x's dtype. ``adapter`` is ``{"a": [i, rank], "b": [rank, o]}`` (Hu et al. 2021, eq. 3)."""
-        y = x @ self.kernel[...].astype(x.dtype)
+        y = x @ dense(self.kernel.get_value(), x.dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)
         if adapter is not None:

@@ -23,8 +23,11 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"lora/.*/(o|down)/a$", P(None, "tensor", None)),
     (r"lora/.*/(o|down)/b$", P(None, None, "fsdp")),
     # Decoder and CLIP blocks.
-    (r"blocks/(attention|mlp)/(q|k|v|gate|up)/kernel$", P(None, "fsdp", "tensor")),
-    (r"blocks/(attention|mlp)/(o|down)/kernel$", P(None, "tensor", "fsdp")),
+    (r"blocks/(attention|mlp)/(q|k|v|gate|up)/kernel(/(values|codes|absmax))?$", P(None, "fsdp", "tensor")),
+    (r"blocks/(attention|mlp)/(o|down)/kernel(/(values|codes|absmax))?$", P(None, "tensor", "fsdp")),
+    # One number a column of a quantised kernel.
+    (r"blocks/(attention|mlp)/(q|k|v|gate|up)/kernel/(scale|peak)$", P(None, "tensor")),
+    (r"blocks/(attention|mlp)/(o|down)/kernel/(scale|peak)$", P(None, "fsdp")),
     (r"blocks/(attention|mlp)/(q|k|v|up)/bias$", P(None, "tensor")),
     # Vocabulary: rows of the table are gathered, so they stay whole; columns of the head are split.
     (r"(language|text)/embedding$", P(None, "fsdp")),
