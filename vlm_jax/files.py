@@ -79,6 +79,12 @@ def write_json_lines(path: str | Path, rows: Iterable[dict]) -> None:
     write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file that was written line by line; a last line that was cut off by a kill is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write beside the target, then rename onto it, making folders on the way."""
     path = Path(path)

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from vlm_jax.arrays import Batch
 from vlm_jax.checkpoints.adapters import load_adapter, save_adapter
-from vlm_jax.checkpoints.layouts import gather, llama, slots
+from vlm_jax.checkpoints.layouts import gather, llama, slots, translated
 from vlm_jax.config import LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
 from vlm_jax.errors import InputError
 from vlm_jax.models.adapters import init_lora, init_reward_head
@@ -68,7 +68,7 @@ def llama_pair():
     shapes, tensors = {"language": whole["language"]}, model.state_dict()
     expected = slots(llama("model", "lm_head", "language"), shapes)
     # Copies: peft takes the model apart.
-    language = gather(expected, shapes, lambda name: tensors[name].numpy().copy())
+    language = gather(translated(expected, lambda name: tensors[name].numpy().copy()), shapes)
     return model, jax.tree.map(jnp.asarray, {**base, **language})
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import torch
 
-from vlm_jax.checkpoints.layouts import Layout, gather, normalised, problems, slots
+from vlm_jax.checkpoints.layouts import Layout, gather, normalised, problems, slots, translated
 
 
 def randomise(model: torch.nn.Module) -> torch.nn.Module:
@@ -22,5 +22,5 @@ def tree_of(model: torch.nn.Module, layout: Layout, make, renames=()):
     tensors, expected = model.state_dict(), slots(layout, shapes)
     names = normalised(tensors, renames)
     assert not problems(expected, {name: tuple(tensors[here].shape) for name, here in names.items()})
-    tree = gather(expected, shapes, lambda name: tensors[names[name]].numpy())
+    tree = gather(translated(expected, lambda name: tensors[names[name]].numpy()), shapes)
     return jax.tree.map(jnp.asarray, tree)

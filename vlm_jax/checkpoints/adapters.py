@@ -26,6 +26,7 @@ from vlm_jax.checkpoints.layouts import (
     problems,
     scatter,
     slots,
+    translated,
 )
 from vlm_jax.checkpoints.tensor_files import TensorFile, save_tensors
 from vlm_jax.config import LlavaConfig
@@ -104,7 +105,7 @@ def _read(path: Path, layout: Layout, shapes: Params, renames: tuple[tuple[str, 
     names = normalised(found, renames)
     if trouble := problems(expected, {name: found[here] for name, here in names.items()}):
         raise InputError(trouble, "an adapter of this config", file=str(path))
-    return gather(expected, shapes, lambda name: file.read(names[name]))
+    return gather(translated(expected, lambda name: file.read(names[name])), shapes)
 
 
 def _peft_config(config: LlavaConfig) -> dict[str, Any]:

@@ -53,33 +53,64 @@ _PROJECTOR_ACT = {"mlp": "gelu", "linear": "linear"}
 _OWN_FIELDS = ("dtype", "remat", "template")
 
 
-def _rope_theta(text: dict[str, Any]) -> float:
+def rope_theta(text: dict[str, Any]) -> float:
     """The base of the rotary frequencies, from 5.x's ``rope_parameters`` or from 4.x's ``rope_theta``."""
     return float((text.get("rope_parameters") or text).get("rope_theta", 10000.0))
 
 
-def _obstacles(raw: dict[str, Any]) -> list[str]:
-    """Everything in a config.json that this package's forward pass does not compute."""
+def parse_language(text: dict[str, Any]) -> LanguageConfig:
+    """A LLaMA's shapes from the keys of transformers' LlamaConfig."""
+    fields = {ours: text.get(key, default) for ours, key, default in _LANGUAGE}
+    return LanguageConfig(
+        **fields, kv_heads=text.get("num_key_value_heads") or fields["heads"], rope_theta=rope_theta(text)
+    )
+
+
+def parse_vision(vision: dict[str, Any], feature_layer: int) -> VisionConfig:
+    """A CLIP tower's shapes from the keys of transformers' CLIPVisionConfig."""
+    fields = {ours: vision.get(key, default) for ours, key, default in _VISION}
+    return VisionConfig(**fields, feature_layer=feature_layer)
+
+
+def special_ids(*sections: dict[str, Any]) -> dict[str, int]:
+    """Those of our config's token ids that one of these objects gives; the first one decides."""
+    found = {}
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        values = [section[name] for section in sections if section.get(name) is not None]
+        found |= {name: values[0]} if values else {}
+    return found
+
+
+def unlike(section: dict[str, Any], part: str) -> list[str]:
+    """Fixed keys of a section (``""``, ``text_config`` or ``vision_config``) with other values than ours."""
+    return [
+        f"{part}.{key} {section[key]!r} instead of {value!r}".removeprefix(".")
+        for key, value in _FIXED[part].items()
+        if section.get(key, value) != value
+    ]
+
+
+def language_obstacles(text: dict[str, Any]) -> list[str]:
+    """What a LLaMA's section asks for that the decoder does not compute."""
     found = []
-    for part, fixed in _FIXED.items():
-        section = raw if not part else raw.get(part)
-        if not isinstance(section, dict):
-            found.append(f"{part} is missing")
-            continue
-        found += [
-            f"{part}.{key} {section[key]!r} instead of {value!r}".removeprefix(".")
-            for key, value in fixed.items()
-            if section.get(key, value) != value
-        ]
-    if found:
-        return found
-    text = raw["text_config"]
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default":
         found.append(f"text_config rope type {rope}")
     head_width = text.get("hidden_size", 4096) // text.get("num_attention_heads", 32)
     if (text.get("head_dim") or head_width) != head_width:
         found.append(f"text_config.head_dim {text['head_dim']} instead of {head_width}")
+    return found
+
+
+def _obstacles(raw: dict[str, Any]) -> list[str]:
+    """Everything in a config.json that this package's forward pass does not compute."""
+    sections = {part: raw.get(part) if part else raw for part in _FIXED}
+    if lost := [f"{part} is missing" for part, section in sections.items() if not isinstance(section, dict)]:
+        return lost
+    found = [line for part, section in sections.items() for line in unlike(section, part)]
+    if found:
+        return found
+    found = language_obstacles(raw["text_config"])
     if not isinstance(raw.get("vision_feature_layer", -2), int):
         found.append(f"vision_feature_layer {raw['vision_feature_layer']!r} instead of one number")
     if raw.get("projector_hidden_act", "gelu") not in _PROJECTOR_ACT.values():
@@ -95,24 +126,29 @@ def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
     """
     if odd := _obstacles(raw):
         raise InputError("; ".join(odd), "transformers' LLaVA of CLIP and LLaMA", file=str(file))
-    text, vision, own = raw["text_config"], raw["vision_config"], raw.get(OWN_KEY, {})
-    language = {ours: text.get(key, default) for ours, key, default in _LANGUAGE}
-    sight = {ours: vision.get(key, default) for ours, key, default in _VISION}
-    ids = {name: raw.get(name, text.get(name)) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    text, own = raw["text_config"], raw.get(OWN_KEY, {})
     projector = next(k for k, act in _PROJECTOR_ACT.items() if act == raw.get("projector_hidden_act", "gelu"))
     return LlavaConfig(
-        vision=VisionConfig(**sight, feature_layer=raw.get("vision_feature_layer", -2)),
-        language=LanguageConfig(
-            **language,
-            kv_heads=text.get("num_key_value_heads") or language["heads"],
-            rope_theta=_rope_theta(text),
-        ),
+        vision=parse_vision(raw["vision_config"], raw.get("vision_feature_layer", -2)),
+        language=parse_language(text),
         lora=LoraConfig(**own.get("lora", {})),
         projector=projector,
         image_token_id=raw.get("image_token_index", raw.get("image_token_id", 32000)),
-        **{name: value for name, value in ids.items() if value is not None},
+        **special_ids(raw, text),
         **{name: own[name] for name in _OWN_FIELDS if name in own},
     )
+
+
+def language_json(language: LanguageConfig, rows: int) -> dict[str, Any]:
+    """The keys of transformers' LlamaConfig, those of 4.x and 5.x."""
+    return {
+        **{key: getattr(language, ours) for ours, key, _ in _LANGUAGE},
+        "vocab_size": rows,
+        "num_key_value_heads": language.kv_heads,
+        "head_dim": language.head_width,
+        "rope_theta": language.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": language.rope_theta},
+    }
 
 
 def config_json(config: LlavaConfig, rows: int, dtype: str) -> dict[str, Any]:
@@ -138,12 +174,7 @@ def config_json(config: LlavaConfig, rows: int, dtype: str) -> dict[str, Any]:
         "text_config": {
             "architectures": ["LlamaForCausalLM"],
             **_FIXED["text_config"],
-            **{key: getattr(language, ours) for ours, key, _ in _LANGUAGE},
-            "vocab_size": rows,
-            "num_key_value_heads": language.kv_heads,
-            "head_dim": language.head_width,
-            "rope_theta": language.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": language.rope_theta},
+            **language_json(language, rows),
             **ids,
             **kind,
         },

@@ -9,9 +9,7 @@ projector is followed by the identity, and a vocabulary without a row for the im
 multiple of 64. Reading takes both off again.
 """
 
-import dataclasses
 import functools
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -21,36 +19,24 @@ import numpy as np
 
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.hf_config import (
-    OWN_KEY,
     config_json,
-    parse_config,
     preset_differences,
     processor_files,
 )
 from vlm_jax.checkpoints.layouts import (
     HF_LLAVA,
-    HF_LLAVA_RENAMES,
     gather,
-    normalised,
-    problems,
     scatter,
     slots,
+    with_vocabulary,
 )
-from vlm_jax.checkpoints.tensor_files import TensorFolder, write_tensors
+from vlm_jax.checkpoints.sources import open_hf, stored_shapes
+from vlm_jax.checkpoints.tensor_files import write_tensors
+from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
 from vlm_jax.config import PRESETS, LlavaConfig
 from vlm_jax.errors import InputError
-from vlm_jax.files import new_folder, read_json, write_json
+from vlm_jax.files import new_folder, write_json
 from vlm_jax.models.llava import init_llava
-
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.json",
-    "chat_template.jinja",
-)
 
 
 def load_llava(folder: str | Path) -> tuple[LlavaConfig, Params]:
@@ -63,20 +49,9 @@ def load_llava(folder: str | Path) -> tuple[LlavaConfig, Params]:
         InputError: A file is missing or broken, the config describes another model, tensors are missing,
             unknown or mis-shaped (all in one message), or a linear projector is not followed by the identity.
     """
-    folder = Path(folder)
-    raw = read_json(folder / "config.json")
-    on_file = parse_config(raw, folder / "config.json")
-    vocab_size = raw.get(OWN_KEY, {}).get("vocab_size", on_file.language.vocab_size)
-    config = dataclasses.replace(on_file, language=dataclasses.replace(on_file.language, vocab_size=vocab_size))
-
-    tensors = TensorFolder(folder)
-    shapes = _stored_shapes(config, on_file.language.vocab_size)
-    expected = slots(HF_LLAVA, shapes)
-    names = normalised(tensors.shapes, HF_LLAVA_RENAMES)
-    if trouble := problems(expected, {name: tensors.shapes[here] for name, here in names.items()}):
-        raise InputError(trouble, "the tensors that config.json describes", file=str(tensors.path))
-    stored = gather(expected, shapes, lambda name: tensors.read(names[name]))
-    return config, _from_stored(config, stored, tensors.path)
+    source = open_hf(Path(folder))
+    shapes = jax.eval_shape(functools.partial(init_llava, source.config), jax.random.key(0))
+    return source.config, gather(((slot, tensor) for _, slot, tensor in source.parts()), shapes)
 
 
 def save_llava(
@@ -100,15 +75,16 @@ def save_llava(
     """
     folder = Path(folder)
     rows = _stored_rows(config)
-    expected = slots(HF_LLAVA, _stored_shapes(config, rows))
+    layout = with_vocabulary(HF_LLAVA, config.language.vocab_size, rows)
+    expected = slots(layout, stored_shapes("hf", config))
     kind = jnp.dtype(dtype)
     with new_folder(folder) as partial:
         if tokenizer_source is not None:
-            _copy_tokenizer(Path(tokenizer_source), partial)
+            copy_tokenizer(Path(tokenizer_source), partial)
         write_json(partial / "config.json", config_json(config, rows, dtype))
         for name, contents in processor_files(config).items():
             write_json(partial / name, contents)
-        tensors = scatter(expected, _to_stored(config, base, rows))
+        tensors = scatter(expected, _with_identity(config, base))
         write_tensors(partial, ((name, tensor.astype(kind, copy=False)) for name, tensor in tensors))
 
 
@@ -129,55 +105,10 @@ def _stored_rows(config: LlavaConfig) -> int:
     return -(-(config.image_token_id + 1) // 64) * 64
 
 
-def _stored_shapes(config: LlavaConfig, rows: int) -> Params:
-    """Shapes of the layout's full form, which has two projector matrices."""
-    language = dataclasses.replace(config.language, vocab_size=rows)
-    stored = dataclasses.replace(config, projector="mlp", language=language)
-    return jax.eval_shape(functools.partial(init_llava, stored), jax.random.key(0))
-
-
-def _to_stored(config: LlavaConfig, base: Params, rows: int) -> Params:
-    language, projector = base["language"], base["projector"]
-    if rows > config.language.vocab_size:
-        language = {
-            **language,
-            "embedding": _padded(np.asarray(language["embedding"]), rows),
-            "head": {"kernel": _padded(np.asarray(language["head"]["kernel"]).T, rows).T},
-        }
-    if config.projector == "linear":
-        width = config.language.width
-        identity = {"kernel": np.eye(width, dtype=np.float32), "bias": np.zeros(width, np.float32)}
-        projector = {**projector, "linear2": identity}
-    return {**base, "language": language, "projector": projector}
-
-
-def _padded(table: np.ndarray, rows: int) -> np.ndarray:
-    mean = table.astype(np.float32).mean(0, keepdims=True).astype(table.dtype)
-    return np.concatenate([table, np.repeat(mean, rows - len(table), 0)])
-
-
-def _from_stored(config: LlavaConfig, stored: Params, file: Path) -> Params:
-    rows = config.language.vocab_size
-    language, projector = stored["language"], stored["projector"]
-    language = {
-        **language,
-        "embedding": language["embedding"][:rows],
-        "head": {"kernel": language["head"]["kernel"][:, :rows]},
-    }
-    if config.projector == "linear":
-        second, projector = projector["linear2"], {"linear1": projector["linear1"]}
-        if (second["kernel"] != np.eye(config.language.width)).any() or second["bias"].any():
-            raise InputError(
-                "a second projector matrix that is not the identity, without an activation before it",
-                "the identity in multi_modal_projector.linear_2",
-                file=str(file),
-            )
-    return {**stored, "language": language, "projector": projector}
-
-
-def _copy_tokenizer(source: Path, target: Path) -> None:
-    found = [name for name in _TOKENIZER_FILES if (source / name).is_file()]
-    if not {"tokenizer.json", "tokenizer.model"} & set(found):
-        raise InputError("no tokenizer", "tokenizer.json or tokenizer.model", file=str(source))
-    for name in found:
-        shutil.copyfile(source / name, target / name)
+def _with_identity(config: LlavaConfig, base: Params) -> Params:
+    """A linear projector followed by the identity, since transformers' class always has two matrices."""
+    if config.projector == "mlp":
+        return base
+    width = config.language.width
+    identity = {"kernel": np.eye(width, dtype=np.float32), "bias": np.zeros(width, np.float32)}
+    return {**base, "projector": {**base["projector"], "linear2": identity}}

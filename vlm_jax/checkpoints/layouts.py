@@ -11,7 +11,7 @@ Source of the names: transformers' ``modeling_clip.py``, ``modeling_llama.py`` a
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.traverse_util
 import jax
@@ -138,6 +138,53 @@ HF_LLAVA_RENAMES = (
     (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
 )
 
+_TOWER = "model.vision_tower.vision_tower.vision_model"
+
+
+def original_llava(projector: Literal["linear", "mlp"]) -> Layout:
+    """``LlavaLlamaForCausalLM`` of the original code, LLaVA-RLHF's ``sft_model`` included."""
+    maps = {
+        "linear": _linear("model.mm_projector", "projector/linear1", bias=True),
+        "mlp": (
+            *_linear("model.mm_projector.0", "projector/linear1", bias=True),
+            *_linear("model.mm_projector.2", "projector/linear2", bias=True),
+        ),
+    }
+    return (*llama("model", "lm_head", "language"), *maps[projector], *clip_vision(_TOWER, "vision"))
+
+
+# A tower beside an original checkpoint: transformers' CLIPModel or CLIPVisionModel, and the latter's flat names of 5.x.
+CLIP_RENAMES = (
+    (r"^vision_model\.", f"{_TOWER}."),
+    (r"^(embeddings|pre_layrnorm|encoder|post_layernorm)\.", rf"{_TOWER}.\1."),
+)
+# What a full CLIP file holds beside the tower.
+CLIP_OTHERS = re.compile(r"^(text_model\.|visual_projection\.|text_projection\.|logit_scale$)")
+# ``mm_projector.bin`` and ``non_lora_trainables.bin``: whatever stands before the projector's name.
+PROJECTOR_RENAMES = ((r"^.*mm_projector\.", "model.mm_projector."), (r"^base_model\.model\.", ""))
+
+
+def with_vocabulary(layout: Layout, ours: int, theirs: int) -> Layout:
+    """The layout for files whose token tables have ``theirs`` rows where our tree has ``ours``.
+
+    Reading drops the last rows; writing adds copies of the mean row, as transformers' resizing does in effect.
+    """
+    if ours == theirs:
+        return layout
+    added = theirs - ours
+    changed = {
+        "language/embedding": Transform(lambda x: x[:ours], lambda x: _with_mean_rows(x, added)),
+        "language/head/kernel": Transform(lambda x: x[:ours].T, lambda x: _with_mean_rows(x.T, added)),
+    }
+    return tuple(row._replace(transform=changed.get(row.path, row.transform)) for row in layout)
+
+
+def _with_mean_rows(table: Any, added: int) -> Any:
+    numbers = table.__array_namespace__()
+    mean = table.astype("float32").mean(0, keepdims=True).astype(table.dtype)
+    return numbers.concatenate([table, numbers.repeat(mean, added, 0)])
+
+
 # Low-rank adapters as peft names them on the original LLaVA class, ``LlavaLlamaForCausalLM``.
 PEFT_LORA: Layout = tuple(
     Row(f"base_model.model.model.layers.{{i}}.{name}.lora_{which.upper()}.weight", f"{ours}/{which}", LINEAR)
@@ -229,12 +276,17 @@ def problems(expected: Mapping[str, Slot], found: Mapping[str, tuple[int, ...]])
     )
 
 
-def gather(expected: Mapping[str, Slot], shapes: Params, read: Callable[[str], np.ndarray]) -> Params:
-    """Every slot's tensor in a tree of NumPy arrays; a stacked leaf takes the type of its first layer."""
+def translated(expected: Mapping[str, Slot], read: Callable[[str], np.ndarray]) -> Iterator[tuple[Slot, np.ndarray]]:
+    """Every slot with its tensor in our axes, in the mapping's order."""
+    for name, slot in expected.items():
+        yield slot, slot.transform.to_ours(read(name))
+
+
+def gather(parts: Iterable[tuple[Slot, np.ndarray]], shapes: Params) -> Params:
+    """Tensors in our axes as a tree of NumPy arrays; a stacked leaf takes the type of its first layer."""
     leaves = flax.traverse_util.flatten_dict(shapes, sep="/")
     tree: dict[str, np.ndarray] = {}
-    for name, slot in expected.items():
-        tensor = slot.transform.to_ours(read(name))
+    for slot, tensor in parts:
         if slot.layer is None:
             tree[slot.path] = np.ascontiguousarray(tensor).reshape(tensor.shape)
             continue

@@ -55,7 +55,7 @@ def source_of(checkpoint: str) -> "BaseSource":
 
 
 def open_model(checkpoint: str, mesh_options: MeshOptions = MeshOptions(), preset: str | None = None) -> Model:
-    """Load a folder in the HF LLaVA layout (or ``tiny``) and put it on the mesh.
+    """Load a folder in our own layout or in transformers' (or ``tiny``) and put it on the mesh.
 
     Args:
         checkpoint: Folder, or ``tiny``.
@@ -67,34 +67,51 @@ def open_model(checkpoint: str, mesh_options: MeshOptions = MeshOptions(), prese
     """
     from transformers import AutoTokenizer
 
-    from vlm_jax.checkpoints.hf_llava import check_preset, load_llava
+    from vlm_jax.checkpoints.hf_llava import check_preset
     from vlm_jax.config import PRESETS
     from vlm_jax.data.conversation import TEMPLATES
     from vlm_jax.errors import InputError
-    from vlm_jax.parallel.compile import place
     from vlm_jax.parallel.mesh import make_mesh
 
     folder = checkpoint_folder(checkpoint)
     if preset is not None and preset not in PRESETS:
         raise InputError(f"preset {preset!r}", f"one of {', '.join(PRESETS)}")
-    config, weights = load_llava(folder)
-    if preset is not None:
-        check_preset(config, preset, folder)
     try:
         mesh = make_mesh(**dataclasses.asdict(mesh_options))
     except ValueError as error:
         raise InputError(str(error), "fewer parts in --mesh.*") from None
+    config, base = _load_base(folder, mesh)
+    if preset is not None:
+        check_preset(config, preset, folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError):
         raise InputError("no tokenizer that can be read", "the checkpoint's own", file=str(folder)) from None
     return Model(
         config=config,
-        base=place(mesh, weights),
+        base=base,
         tokenizer=tokenizer,
         template=TEMPLATES[config.template],
         mesh=mesh,
     )
+
+
+def _load_base(folder: Path, mesh: "Mesh") -> tuple["LlavaConfig", "Params"]:
+    """Weights in our own layout go to each device straight from the file, others through this host's memory."""
+    from vlm_jax.checkpoints.hf_llava import load_llava
+    from vlm_jax.checkpoints.native import CONFIG_FILE, load_native
+    from vlm_jax.errors import InputError
+    from vlm_jax.files import read_json
+    from vlm_jax.parallel.compile import place
+
+    if (folder / CONFIG_FILE).exists():
+        info, base = load_native(folder, mesh)
+        return info.config, base
+    if "text_config" not in read_json(folder / "config.json"):
+        wanted = "transformers' layout, or our own: vlm-jax convert makes it from every other"
+        raise InputError("a checkpoint of another layout", wanted, file=str(folder / "config.json"))
+    config, weights = load_llava(folder)
+    return config, place(mesh, weights)
 
 
 def open_role(model: Model, adapter: Path | None) -> "Params":

@@ -7,7 +7,7 @@ A record is JSON: ``settings`` (what decides the result), ``inputs`` (digests of
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,11 @@ def weights_sha256(folder: str | Path) -> str:
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
         raise InputError("no weights", "*.safetensors", file=str(folder))
+    return files_sha256(files)
+
+
+def files_sha256(files: Iterable[Path]) -> str:
+    """One hash over the names and contents of files, in this order."""
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.name.encode() + _file_digest(path))

@@ -1,4 +1,6 @@
-"""Reading and writing a folder's safetensors, in one file or in shards with an index, without torch.
+"""Reading a folder's tensors, in one file or in shards with an index, and writing them as safetensors.
+
+safetensors are read without torch; torch's own files need the extra ``torch``.
 
 Layout of the index: ``{"metadata": {"total_size": bytes}, "weight_map": {tensor name: file name}}``, as
 transformers' ``save_pretrained`` writes it.
@@ -6,8 +8,9 @@ transformers' ``save_pretrained`` writes it.
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy, which safetensors asks for by name)
+import ml_dtypes  # Registers bfloat16 with NumPy, which safetensors asks for by name.
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -15,7 +18,25 @@ from safetensors.numpy import save_file
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json, write_json
 
+if TYPE_CHECKING:
+    from vlm_jax.checkpoints.torch_files import TorchFile
+
 _SHARD_BYTES = 5 * 2**30
+_NAMED = 8  # Tensors that a complaint lists by name.
+# safetensors' names of the types that occur in checkpoints.
+TYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+# Names of unsharded weights; safetensors first, since they need no torch.
+_WHOLE = ("model.safetensors", "pytorch_model.bin")
 
 
 class TensorFile:
@@ -30,36 +51,83 @@ class TensorFile:
             self._file = safe_open(path, framework="numpy")
         except FileNotFoundError:
             raise InputError("no such file", "a safetensors file", file=str(path)) from None
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise InputError(str(error), "a complete safetensors file", file=str(path)) from None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         names = self._file.keys()
         return {name: tuple(self._file.get_slice(name).get_shape()) for name in names}
 
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Raises:
+        InputError: A tensor's type is none that weights or old buffers have.
+        """
+        names = self._file.keys()
+        kinds = {name: self._file.get_slice(name).get_dtype() for name in names}
+        if odd := [f"{name} {kind}" for name, kind in kinds.items() if kind not in TYPES]:
+            raise InputError("; ".join(odd[:_NAMED]), f"types among {', '.join(TYPES)}", file=str(self.path))
+        return {name: TYPES[kind] for name, kind in kinds.items()}
+
     def read(self, name: str) -> np.ndarray:
         return self._file.get_tensor(name)
 
 
+def open_file(path: Path) -> "TensorFile | TorchFile":
+    """A file of tensors by name, in safetensors or torch's format."""
+    if path.suffix == ".safetensors":
+        return TensorFile(path)
+    from vlm_jax.checkpoints.torch_files import TorchFile
+
+    return TorchFile(path)
+
+
 class TensorFolder:
-    """All tensors of a folder, whichever files they lie in. ``path`` is the file to name in a complaint."""
+    """All tensors of a folder, whichever files they lie in, or of one file. ``path`` is what to name in a complaint.
+
+    One file at a time is open: an open file's pages count as this process' memory.
+    """
 
     def __init__(self, folder: Path):
         """Raises:
-        InputError: No weights, or a missing or broken file.
+        InputError: No weights, a missing or broken file, or an index that disagrees with its files.
         """
-        index = folder / "model.safetensors.index.json"
-        if not index.exists():
-            self.path = folder / "model.safetensors"
-            files = [TensorFile(self.path)]
-        else:
-            self.path = index
-            files = [TensorFile(folder / name) for name in sorted(set(_weight_map(index).values()))]
-        self.shapes = {name: shape for file in files for name, shape in file.shapes().items()}
-        self._home = {name: file for file in files for name in file.shapes()}
+        self.path, files, indexed = _weight_files(folder)
+        self._open: TensorFile | TorchFile | None = None
+        self.home: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, np.dtype] = {}
+        for path in files:
+            shapes = self._file(path).shapes()
+            self.shapes |= shapes
+            self.dtypes |= self._file(path).dtypes()
+            self.home |= dict.fromkeys(shapes, path)
+        if lost := [f"{name} in {home}" for name, home in indexed.items() if self.home.get(name) != folder / home]:
+            found = f"{len(lost)} tensors that are not where it says: {', '.join(lost[:_NAMED])}"
+            raise InputError(found, "an index of these files", file=str(self.path))
 
     def read(self, name: str) -> np.ndarray:
-        return self._home[name].read(name)
+        """One tensor; quick where tensors of one file are read in turn."""
+        return self._file(self.home[name]).read(name)
+
+    def _file(self, path: Path) -> "TensorFile | TorchFile":
+        if self._open is None or self._open.path != path:
+            self._open = None
+            self._open = open_file(path)
+        return self._open
+
+
+def _weight_files(folder: Path) -> tuple[Path, list[Path], dict[str, str]]:
+    """The file that says what there is, all files of tensors, and the index (empty for a single file)."""
+    if folder.is_file():
+        return folder, [folder], {}
+    for name in _WHOLE:
+        index, whole = folder / f"{name}.index.json", folder / name
+        if index.exists():
+            weight_map = _weight_map(index)
+            return index, [folder / file for file in sorted(set(weight_map.values()))], weight_map
+        if whole.exists():
+            return whole, [whole], {}
+    raise InputError("no weights", " or ".join(_WHOLE), file=str(folder))
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from vlm_jax.files import write_json_lines
+from vlm_jax.files import read_json_lines, write_json_lines
 
 # A terminal that is no screen (a log file, a pipe) gets a line this often, in seconds.
 _QUIET_INTERVAL = 10.0
@@ -44,11 +44,7 @@ class MetricLog:
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
     """The rows of a metrics file; a last line that was cut off by a kill is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            rows.append(json.loads(line))
-    return rows
+    return read_json_lines(path)
 
 
 class Meter:

@@ -1,0 +1,347 @@
+"""Every layout to our own: logits as torch computes them, nothing lost, and clear words where something is wrong."""
+
+import dataclasses
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from random_llava import (
+    CONFIG,
+    LINEAR,
+    assert_close_on_real,
+    assert_same_tree,
+    logits_of,
+    make_batch,
+    our_logits,
+    torch_llava,
+)
+from safetensors.numpy import load_file, save_file
+
+from vlm_jax.checkpoints.convert import convert
+from vlm_jax.checkpoints.hf_llava import load_llava
+from vlm_jax.checkpoints.native import CONFIG_FILE, WEIGHTS_FILE, load_native, read_info
+from vlm_jax.checkpoints.sources import open_source
+from vlm_jax.errors import InputError
+from vlm_jax.parallel.mesh import make_mesh
+
+TO_ORIGINAL = (
+    (r"^model\.language_model\.", "model."),
+    (r"^model\.multi_modal_projector\.linear_1\.", "model.mm_projector.0."),
+    (r"^model\.multi_modal_projector\.linear_2\.", "model.mm_projector.2."),
+    (r"^model\.vision_tower\.(vision_model\.)?", "model.vision_tower.vision_tower.vision_model."),
+)
+
+
+def original_tensors(model, config):
+    """The weights of transformers' model under the original code's names."""
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        for pattern, replacement in TO_ORIGINAL:
+            name = re.sub(pattern, replacement, name)
+        tensors[name] = tensor.contiguous()
+    if config.projector == "linear":
+        del tensors["model.mm_projector.2.weight"], tensors["model.mm_projector.2.bias"]
+        for part in ("weight", "bias"):
+            tensors[f"model.mm_projector.{part}"] = tensors.pop(f"model.mm_projector.0.{part}")
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    return tensors
+
+
+def original_config(config, **more):
+    language = config.language
+    return {
+        "model_type": "llava",
+        "hidden_size": language.width,
+        "num_hidden_layers": language.layers,
+        "num_attention_heads": language.heads,
+        "num_key_value_heads": language.kv_heads,
+        "intermediate_size": language.mlp_width,
+        "vocab_size": language.vocab_size,
+        "rms_norm_eps": language.norm_eps,
+        "max_position_embeddings": language.max_positions,
+        "rope_theta": language.rope_theta,
+        "mm_vision_tower": "somewhere/clip",
+        **more,
+    }
+
+
+def write_tower(folder, model, prefix):
+    """The model's vision tower as a CLIP folder: flat, or under a prefix with full CLIP's other tensors beside it."""
+    folder.mkdir()
+    config = model.config.vision_config.to_dict()
+    tower = {
+        prefix + re.sub(r"^vision_model\.", "", name): tensor.contiguous()
+        for name, tensor in model.model.vision_tower.state_dict().items()
+    }
+    if prefix:
+        tower |= {"logit_scale": torch.ones(()), "text_model.final_layer_norm.weight": torch.ones(3)}
+        config = {"model_type": "clip", "vision_config": config}
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.save(tower, folder / "pytorch_model.bin")
+
+
+@pytest.fixture(scope="module", params=["mlp", "linear"])
+def pair(request):
+    config = CONFIG if request.param == "mlp" else LINEAR
+    return config, torch_llava(config)
+
+
+def loaded(folder):
+    info, base = load_native(folder, make_mesh())
+    return info.config, base
+
+
+def assert_logits_agree(config, base, model):
+    batch = make_batch(config)
+    assert_close_on_real(our_logits(config, base, batch), logits_of(model, batch), batch)
+
+
+def test_transformers_layout_gives_its_logits(pair, tmp_path):
+    config, model = pair
+    model.save_pretrained(tmp_path / "hf")
+    convert(open_source(tmp_path / "hf"), tmp_path / "ours", None)
+    assert not list(tmp_path.glob(".*"))
+    ours, base = loaded(tmp_path / "ours")
+    assert (ours.language, ours.vision, ours.projector) == (config.language, config.vision, config.projector)
+    assert_logits_agree(ours, base, model)
+    info = read_info(tmp_path / "ours")
+    assert info.source["layout"] == "hf"
+    assert re.fullmatch("[0-9a-f]{64}", info.source["sha256"])
+    assert_same_tree(jax.tree.map(np.asarray, base), load_llava(tmp_path / "hf")[1])
+
+
+@pytest.mark.parametrize("form", ["bin", "sharded bin", "safetensors"])
+def test_original_layout_with_its_tower_and_without(pair, form, tmp_path):
+    config, model = pair
+    folder = tmp_path / "original"
+    folder.mkdir()
+    tensors = original_tensors(model, config)
+    tower = form != "bin"
+    if not tower:
+        tensors = {name: tensor for name, tensor in tensors.items() if "vision_tower" not in name}
+    write_tower(tmp_path / "clip", model, "" if form == "safetensors" else "vision_model.")
+    (folder / "config.json").write_text(json.dumps(original_config(config)))
+    names = sorted(tensors)
+    if form == "bin":
+        torch.save(tensors, folder / "pytorch_model.bin")
+    elif form == "safetensors":
+        save_file({name: tensor.numpy() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    else:
+        halves = {"a.bin": names[::2], "b.bin": names[1::2]}
+        for file, part in halves.items():
+            torch.save({name: tensors[name] for name in part}, folder / file)
+        index = {"weight_map": {name: file for file, part in halves.items() for name in part}}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    if not tower:
+        with pytest.raises(InputError, match="mm_vision_tower 'somewhere/clip'"):
+            open_source(folder)
+    convert(open_source(folder, vision=tmp_path / "clip"), tmp_path / "ours", None)
+    ours, base = loaded(tmp_path / "ours")
+    assert ours.image_token_id == config.language.vocab_size
+    assert_logits_agree(dataclasses.replace(ours, image_token_id=config.image_token_id), base, model)
+
+
+def test_a_llama_with_a_projector_file_and_a_tower(pair, tmp_path):
+    config, model = pair
+    tensors = original_tensors(model, config)
+    projector = {f"base_model.model.{n}": t for n, t in tensors.items() if "mm_projector" in n}
+    torch.save(projector, tmp_path / "mm_projector.bin")
+    folder = tmp_path / "vicuna"
+    folder.mkdir()
+    language = {n: t.numpy() for n, t in tensors.items() if "mm_projector" not in n and "vision" not in n}
+    save_file(language, folder / "model.safetensors")
+    plain = {k: v for k, v in original_config(config, model_type="llama").items() if not k.startswith("mm_")}
+    (folder / "config.json").write_text(json.dumps(plain))
+    write_tower(tmp_path / "clip", model, "vision_model.")
+    source = open_source(folder, vision=tmp_path / "clip", projector=tmp_path / "mm_projector.bin")
+    convert(source, tmp_path / "ours", None)
+    ours, base = loaded(tmp_path / "ours")
+    assert_logits_agree(dataclasses.replace(ours, image_token_id=config.image_token_id), base, model)
+
+
+def test_delta_weights(tmp_path):
+    """target = delta + base in float16, extra vocabulary rows and the projector as they are (LLaVA apply_delta.py)."""
+    model = torch_llava(LINEAR, torch.float16)
+    whole = original_tensors(model, LINEAR)
+    rng = np.random.default_rng(0)
+    base, delta = {}, dict(whole)
+    for name, tensor in whole.items():
+        if name.startswith(("model.layers", "model.norm", "model.embed", "lm_head")) and "inv_freq" not in name:
+            rows = 58 if tensor.shape[0] == LINEAR.language.vocab_size else tensor.shape[0]
+            base[name] = torch.tensor(rng.standard_normal((rows, *tensor.shape[1:])), dtype=torch.float16)
+            delta[name] = tensor.clone()
+            delta[name][:rows] -= base[name]
+    for folder, tensors in (("base", base), ("delta", delta)):
+        (tmp_path / folder).mkdir()
+        torch.save(tensors, tmp_path / folder / "pytorch_model.bin")
+    (tmp_path / "delta/config.json").write_text(json.dumps(original_config(LINEAR)))
+    write_tower(tmp_path / "clip", model, "")
+    source = open_source(tmp_path / "delta", vision=tmp_path / "clip", base=tmp_path / "base")
+    for name in source.slots:
+        expected = delta[name].clone() if name in delta else None
+        if name in base:
+            expected[: len(base[name])] += base[name]
+        if expected is not None and "vision" not in name:
+            np.testing.assert_array_equal(source.read(name), expected.numpy())
+    base["model.norm.weight"] = torch.ones(99)
+    torch.save(base, tmp_path / "base/pytorch_model.bin")
+    with pytest.raises(InputError, match=r"model.norm.weight \[99\] under a delta of \[48\]"):
+        open_source(tmp_path / "delta", vision=tmp_path / "clip", base=tmp_path / "base")
+
+
+def test_every_tensor_keeps_its_type_unless_asked(tmp_path):
+    model = torch_llava(CONFIG, torch.bfloat16)
+    model.save_pretrained(tmp_path / "hf")
+    convert(open_source(tmp_path / "hf"), tmp_path / "ours", None)
+    _, base = loaded(tmp_path / "ours")
+    assert {leaf.dtype for leaf in jax.tree.leaves(base)} == {jnp.dtype("bfloat16")}
+    convert(open_source(tmp_path / "hf"), tmp_path / "wide", None, dtype="float32")
+    _, wide = loaded(tmp_path / "wide")
+    jax.tree.map(lambda one, two: np.testing.assert_array_equal(one.astype(jnp.float32), two), base, wide)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "nf4", "nf4_double"])
+def test_quantised_conversion_reports_its_error(scheme, tmp_path):
+    from vlm_jax.models.quantize import quantize_base
+
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    rows = convert(open_source(tmp_path / "hf"), tmp_path / "ours", None, scheme=scheme)
+    _, base = loaded(tmp_path / "ours")
+    whole = jax.jit(quantize_base, static_argnums=1)(load_llava(tmp_path / "hf")[1], scheme)
+    assert jax.tree.structure(base) == jax.tree.structure(whole)
+    for one, other in zip(jax.tree.leaves(base), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(np.asarray(one, np.float64), np.asarray(other, np.float64), rtol=1e-6)
+    report = json.loads((tmp_path / "ours/quantization.json").read_text())["tensors"]
+    assert len(report) == 7 * CONFIG.language.layers
+    low, high = (0.002, 0.02) if scheme == "int8" else (0.05, 0.15)
+    assert all(low < row["relative_rms"] < high for row in report)
+    assert len(rows) == len(open_source(tmp_path / "hf").slots)
+
+
+def test_a_killed_conversion_goes_on(tmp_path, monkeypatch):
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    source = open_source(tmp_path / "hf")
+    convert(source, tmp_path / "straight", None, scheme="nf4")
+
+    class Killed(BaseException):
+        pass
+
+    done = 0
+
+    def die(size):
+        nonlocal done
+        done += 1
+        if done == 20:
+            raise Killed
+
+    with pytest.raises(Killed):
+        convert(source, tmp_path / "ours", None, scheme="nf4", step=die)
+    assert not (tmp_path / "ours").exists()
+    log = tmp_path / ".ours.converting" / "done.jsonl"
+    log.write_text(log.read_text() + '{"tensor": "cut o')
+    with pytest.raises(InputError, match=r"settings\.scheme 'nf4' instead of 'int8'"):
+        convert(source, tmp_path / "ours", None, scheme="int8")
+    again = []
+    convert(source, tmp_path / "ours", None, scheme="nf4", step=again.append)
+    assert len(again) == len(source.slots) - 20
+    for name in (WEIGHTS_FILE, CONFIG_FILE, "quantization.json"):
+        assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+def test_nan_weights_are_counted(tmp_path):
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    tensors = load_file(tmp_path / "hf/model.safetensors")
+    tensors["language_model.lm_head.weight"][3, :4] = [np.nan, np.inf, -np.inf, 1]
+    save_file(tensors, tmp_path / "hf/model.safetensors")
+    rows = convert(open_source(tmp_path / "hf"), tmp_path / "ours", None)
+    assert {row["tensor"]: row["not_finite"] for row in rows if row["not_finite"]} == {
+        "language_model.lm_head.weight": 3
+    }
+
+
+class _Attack:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_malicious_pickle_is_refused_and_not_run(tmp_path):
+    folder = tmp_path / "original"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(original_config(CONFIG)))
+    torch.save({"model.norm.weight": _Attack(tmp_path / "owned")}, folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pytorch_model.bin: found a pickle that is refused"):
+        open_source(folder)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_truncated_weights_are_named(name, tmp_path):
+    folder = tmp_path / "original"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(original_config(CONFIG)))
+    tensors = original_tensors(torch_llava(CONFIG), CONFIG)
+    if name.endswith("bin"):
+        torch.save(tensors, folder / name)
+    else:
+        save_file({name: tensor.numpy() for name, tensor in tensors.items()}, folder / name)
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=re.escape(str(folder / name))):
+        open_source(folder)
+
+
+def test_an_index_that_disagrees_with_its_files(tmp_path):
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    (tmp_path / "hf/model.safetensors").rename(tmp_path / "hf/one.safetensors")
+    names = load_file(tmp_path / "hf/one.safetensors")
+    index = tmp_path / "hf/model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys([*names, "lost.weight"], "one.safetensors")}))
+    with pytest.raises(InputError, match=r"1 tensors that are not where it says: lost.weight in one.safetensors"):
+        open_source(tmp_path / "hf")
+
+
+def test_a_config_that_contradicts_the_tensors_leaves_nothing(tmp_path, monkeypatch):
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    config["text_config"]["intermediate_size"] = 41
+    (tmp_path / "hf/config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"9 mis-shaped: .*gate_proj"):
+        open_source(tmp_path / "hf")
+
+
+def test_a_broken_source_leaves_nothing_half_written(tmp_path, monkeypatch):
+    torch_llava(LINEAR).save_pretrained(tmp_path / "hf")
+    tensors = load_file(tmp_path / "hf/model.safetensors")
+    tensors["multi_modal_projector.linear_2.weight"][0, 1] = 1
+    save_file(tensors, tmp_path / "hf/model.safetensors")
+    with pytest.raises(InputError, match="not the identity"):
+        convert(open_source(tmp_path / "hf"), tmp_path / "ours", None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf"]
+
+
+def test_a_native_folder_of_another_config_is_refused(tmp_path):
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    convert(open_source(tmp_path / "hf"), tmp_path / "ours", None)
+    raw = json.loads((tmp_path / "ours" / CONFIG_FILE).read_text())
+    raw["config"]["language"]["mlp_width"] = 44
+    (tmp_path / "ours" / CONFIG_FILE).write_text(json.dumps(raw))
+    with pytest.raises(InputError, match=r"language/blocks/mlp/down/kernel \[3, 40, 48\] instead of \[3, 44, 48\]"):
+        loaded(tmp_path / "ours")
+
+
+def test_devices_share_what_a_file_holds(tmp_path):
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    convert(open_source(tmp_path / "hf"), tmp_path / "ours", None, scheme="int8")
+    _, one = load_native(tmp_path / "ours", make_mesh())
+    _, spread = load_native(tmp_path / "ours", make_mesh(fsdp=2, tensor=2))
+    for whole, parts in zip(jax.tree.leaves(one), jax.tree.leaves(spread), strict=True):
+        np.testing.assert_array_equal(np.asarray(whole), np.asarray(parts))
+    kernel = spread["language"]["blocks"]["mlp"]["gate"]["kernel"].values
+    assert kernel.addressable_shards[0].data.size * 4 == kernel.size

@@ -1,0 +1,132 @@
+"""From any checkpoint to our own layout, tensor by tensor, to be gone on with after a kill."""
+
+import functools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vlm_jax.checkpoints.native import (
+    REPORT_FILE,
+    WEIGHTS_FILE,
+    NativeInfo,
+    NativeWriter,
+    base_shapes,
+    leaves_of,
+    write_info,
+)
+from vlm_jax.checkpoints.provenance import claim, files_sha256
+from vlm_jax.checkpoints.sources import Source
+from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
+from vlm_jax.errors import InputError
+from vlm_jax.files import read_json_lines, write_json, write_json_lines
+from vlm_jax.models.quantize import Scheme, dense, quantize
+
+_DONE = "done.jsonl"
+_CLAIM = "run.json"
+
+
+def convert(
+    source: Source,
+    target: Path,
+    tokenizer: Path | None,
+    dtype: str | None = None,
+    scheme: Scheme | None = None,
+    step: Callable[[int], Any] = lambda size: None,
+) -> list[dict]:
+    """Write ``target`` in our layout (``checkpoints/native.py``); complete or not at all.
+
+    What is there already of a conversion that was killed is kept beside the target and gone on with.
+
+    Args:
+        source: What to read.
+        target: A new folder.
+        tokenizer: Folder whose tokenizer files are copied, or None.
+        dtype: Type of the weights that are not quantised; None for each one's own.
+        scheme: How to quantise the blocks' projections.
+        step: Called with the bytes of every tensor that is done.
+
+    Returns:
+        A row for every tensor of the source: ``tensor``, ``not_finite`` (NaN and infinities) and, where it was
+        quantised, ``relative_rms`` and ``largest`` of the error.
+
+    Raises:
+        InputError: ``target`` exists, a conversion of something else lies half done, or the source is broken.
+    """
+    if target.exists():
+        raise InputError("a folder or file that exists already", "a new name", file=str(target))
+    partial = target.with_name(f".{target.name}.converting")
+    sha256 = files_sha256(source.files)
+    partial.mkdir(parents=True, exist_ok=True)
+    claim(
+        partial / _CLAIM,
+        {"settings": {"layout": source.layout, "dtype": dtype, "scheme": scheme, "sha256": sha256}},
+    )
+    try:
+        rows = _write_weights(source, partial, dtype, scheme, step)
+        if tokenizer is not None:
+            copy_tokenizer(tokenizer, partial)
+        origin = {"path": str(source.folder), "layout": source.layout, "sha256": sha256}
+        write_info(partial, NativeInfo(source.config, dtype, scheme, origin))
+        if scheme is not None:
+            write_json(partial / REPORT_FILE, {"tensors": [row for row in rows if "relative_rms" in row]})
+    except InputError:
+        shutil.rmtree(partial)
+        raise
+    (partial / _DONE).unlink()
+    (partial / _CLAIM).unlink()
+    partial.rename(target)
+    return rows
+
+
+def _write_weights(
+    source: Source, folder: Path, dtype: str | None, scheme: Scheme | None, step: Callable
+) -> list[dict]:
+    dtypes = source.leaf_dtypes()
+    if dtype is not None:
+        dtypes = dict.fromkeys(dtypes, np.dtype(dtype))
+    shapes = base_shapes(source.config, dtypes, scheme)
+    names = leaves_of(shapes).keys()
+    done = folder / _DONE
+    rows = {row["tensor"]: row for row in read_json_lines(done)} if done.exists() else {}
+    write_json_lines(done, rows.values())
+    with NativeWriter(folder / WEIGHTS_FILE, shapes) as writer, done.open("a", encoding="utf-8") as log:
+        for name, slot, tensor in source.parts(skipped=rows):
+            row = {"tensor": name, "not_finite": _not_finite(tensor)}
+            if slot.path in names:
+                writer.write(slot.path, slot.layer, tensor)
+            else:
+                kernel, error = _quantized(jnp.asarray(tensor), scheme)
+                for part, value in leaves_of({slot.path: kernel}).items():
+                    writer.write(part, slot.layer, np.asarray(value))
+                row |= {key: float(value) for key, value in error.items()}
+            # Only after its bytes: a row says that they are there.
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            rows[name] = row
+            step(tensor.nbytes)
+    return list(rows.values())
+
+
+def _not_finite(tensor: np.ndarray) -> int:
+    # A sum is finite where all values are, at a tenth of the price of looking at each.
+    with np.errstate(all="ignore"):
+        if np.isfinite(tensor.sum(dtype=np.float32)):
+            return 0
+    return int(tensor.size - np.isfinite(tensor).sum())
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _quantized(kernel: Float[Array, "i o"], scheme: Scheme) -> tuple[Any, dict[str, Array]]:
+    """The quantised kernel, its error's root mean square over the kernel's own, and the largest error."""
+    wide = kernel.astype(jnp.float32)
+    small = quantize(wide, scheme)
+    error = dense(small, jnp.dtype("float32")) - wide
+    relative = jnp.sqrt(jnp.square(error).mean() / jnp.square(wide).mean())
+    return small, {"relative_rms": relative, "largest": jnp.abs(error).max()}

@@ -1,0 +1,184 @@
+"""Our own layout of a base: one safetensors file whose tensors are the leaves of the tree, layers stacked.
+
+    folder/vlm_jax.json          format, config, dtype, quantisation, and where the weights came from
+    folder/weights.safetensors   "language/blocks/attention/q/kernel", ... and ".../kernel/codes" of quantised ones
+    folder/quantization.json     error of every quantised tensor
+    folder/tokenizer files
+
+The file has its final size from the start and every layer is written to its place, so a conversion holds one layer
+at a time and one that was stopped goes on. Reading maps the file and hands each device its part alone.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vlm_jax.arrays import Params
+from vlm_jax.checkpoints.tensor_files import TYPES, TensorFile
+from vlm_jax.config import LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
+from vlm_jax.errors import InputError, differences
+from vlm_jax.files import read_json, write_json
+from vlm_jax.models.llava import init_llava
+from vlm_jax.models.quantize import Scheme, quantize_base
+from vlm_jax.parallel.mesh import path_name, shardings
+
+CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE = "vlm_jax.json", "weights.safetensors", "quantization.json"
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class NativeInfo:
+    """What vlm_jax.json says.
+
+    Attributes:
+        config: Of the tree.
+        dtype: Of the weights that are not quantised, as asked for; None for each one's own.
+        scheme: How the blocks' projections are quantised; None for not at all.
+        source: Path, layout and sha256 of the checkpoint that was converted.
+    """
+
+    config: LlavaConfig
+    dtype: str | None
+    scheme: Scheme | None
+    source: dict[str, str]
+
+
+def base_shapes(config: LlavaConfig, dtypes: Mapping[str, Any], scheme: Scheme | None) -> Params:
+    """The tree's shapes and types, as they are stored and computed with.
+
+    Args:
+        config: Of the tree.
+        dtypes: Type of every leaf that is not part of a quantised kernel, by its name.
+        scheme: How the blocks' projections are quantised.
+    """
+
+    def typed(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return (
+            leaf
+            if _is_code(path)
+            else jax.ShapeDtypeStruct(leaf.shape, np.dtype(dtypes.get(path_name(path), np.float32)))
+        )
+
+    fresh = jax.eval_shape(functools.partial(init_llava, config), jax.random.key(0))
+    quantized = fresh if scheme is None else jax.eval_shape(functools.partial(quantize_base, scheme=scheme), fresh)
+    return jax.tree_util.tree_map_with_path(typed, quantized)
+
+
+def _is_code(path: Any) -> bool:
+    """Whether a leaf is a part of a quantised kernel, whose types are its own."""
+    return path_name(path).rpartition("/")[0].endswith("/kernel")
+
+
+def leaves_of(tree: Params) -> dict[str, Any]:
+    """Leaves by the names that the file gives them."""
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def write_info(folder: Path, info: NativeInfo) -> None:
+    write_json(folder / CONFIG_FILE, {"format": _FORMAT, **dataclasses.asdict(info)})
+
+
+def read_info(folder: Path) -> NativeInfo:
+    """Raises:
+    InputError: The file is missing, malformed, or of another format.
+    """
+    path = folder / CONFIG_FILE
+    raw = read_json(path)
+    if raw.get("format") != _FORMAT:
+        raise InputError(f"format {raw.get('format')!r}", f"format {_FORMAT}", file=str(path))
+    try:
+        parts = {"vision": VisionConfig, "language": LanguageConfig, "lora": LoraConfig}
+        config = raw["config"] | {name: kind(**raw["config"][name]) for name, kind in parts.items()}
+        return NativeInfo(LlavaConfig(**config), raw["dtype"], raw["scheme"], raw["source"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"an odd or missing entry ({error})", "what vlm-jax convert writes", file=str(path)) from None
+
+
+def load_native(folder: Path, mesh: Mesh) -> tuple[NativeInfo, Params]:
+    """The base on the mesh, each device's part read from the file alone.
+
+    Raises:
+        InputError: A file is missing or broken, or its tensors are not those of its config.
+    """
+    info, path = read_info(folder), folder / WEIGHTS_FILE
+    file = TensorFile(path)
+    shapes = base_shapes(info.config, file.dtypes(), info.scheme)
+    _check(path, file.shapes(), leaves_of(shapes))
+    places = _offsets(path)
+
+    def load(key_path: Any, shape: jax.ShapeDtypeStruct, sharding: Any) -> jax.Array:
+        # A map of its own for every leaf: its pages go back when the leaf is loaded.
+        stored = np.memmap(path, shape.dtype, "r", places[path_name(key_path)], shape.shape)
+        return jax.make_array_from_callback(shape.shape, sharding, lambda index: np.ascontiguousarray(stored[index]))
+
+    return info, jax.tree_util.tree_map_with_path(load, shapes, shardings(mesh, shapes))
+
+
+def _check(path: Path, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+    before = {name: str(list(shape)) for name, shape in found.items()}
+    now = {name: str(list(leaf.shape)) for name, leaf in expected.items()}
+    if odd := differences(before, now):
+        raise InputError(odd, f"the tensors that {CONFIG_FILE} describes", file=str(path))
+
+
+def _offsets(path: Path) -> dict[str, int]:
+    """Where each tensor's bytes begin in a safetensors file."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}
+
+
+class NativeWriter:
+    """Writes leaves into their places in a file of known size; what is there already stays."""
+
+    def __init__(self, path: Path, shapes: Params):
+        """Open the file, or create it with its header and final size (unwritten parts take no space yet)."""
+        self._leaves = leaves_of(shapes)
+        header, sizes = {}, 0
+        names = {kind: name for name, kind in TYPES.items()}
+        for name, leaf in self._leaves.items():
+            size = leaf.size * np.dtype(leaf.dtype).itemsize
+            entry = {"dtype": names[np.dtype(leaf.dtype)], "shape": list(leaf.shape)}
+            header[name] = entry | {"data_offsets": [sizes, sizes + size]}
+            sizes += size
+        text = json.dumps(header).encode()
+        # The tensors begin at a multiple of 64, for readers that map them.
+        text += b" " * (-(8 + len(text)) % 64)
+        new = not path.exists()
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        if new:
+            os.truncate(self._file, 8 + len(text) + sizes)
+            os.pwrite(self._file, len(text).to_bytes(8, "little") + text, 0)
+        self._offsets = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in header}
+
+    def write(self, name: str, layer: int | None, array: np.ndarray) -> None:
+        """Put a leaf, or one layer of a stacked leaf, in its place; the type is the leaf's."""
+        leaf = self._leaves[name]
+        kind = np.dtype(leaf.dtype)
+        data = np.ascontiguousarray(array, kind)
+        shape = leaf.shape if layer is None else leaf.shape[1:]
+        if data.shape != tuple(shape):
+            raise ValueError(f"{name}: {data.shape} instead of {tuple(shape)}")
+        start = self._offsets[name] + (layer or 0) * data.nbytes
+        view = memoryview(data.reshape(-1).view(np.uint8))
+        while view:
+            written = os.pwrite(self._file, view, start)
+            view, start = view[written:], start + written
+
+    def __enter__(self) -> "NativeWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)

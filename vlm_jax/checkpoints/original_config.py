@@ -1,0 +1,104 @@
+"""config.json of the original LLaVA code (LLaVA v0, v1, 1.5 and LLaVA-RLHF): a LlamaConfig with ``mm_*`` keys."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from vlm_jax.checkpoints.hf_config import (
+    language_json,
+    language_obstacles,
+    parse_language,
+    parse_vision,
+    special_ids,
+    unlike,
+)
+from vlm_jax.config import CLIP_PRESETS, LlavaConfig, VisionConfig
+from vlm_jax.errors import InputError
+from vlm_jax.files import read_json
+
+# ``mm_projector_type``; LLaVA v0 and v1 have no such key.
+_PROJECTORS = {"linear": "linear", "mlp": "mlp2x_gelu"}
+_MODEL_TYPES = ("llava", "llava_llama", "llama")
+_FIXED = {"mm_vision_select_feature": "patch", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+
+
+def vision_of(raw: dict[str, Any], folder: Path | None, file: Path) -> VisionConfig:
+    """The tower's shapes: from the folder of a CLIP, else from the name under ``mm_vision_tower``.
+
+    Raises:
+        InputError: The folder holds no CLIP, or the name is not one of OpenAI's ViT-L/14.
+    """
+    layer = raw.get("mm_vision_select_layer", -2)
+    if folder is not None:
+        tower = read_json(folder / "config.json")
+        tower = tower.get("vision_config", tower)
+        if odd := unlike(tower, "vision_config"):
+            raise InputError("; ".join(odd), "a CLIP vision tower", file=str(folder / "config.json"))
+        return parse_vision(tower, layer)
+    name = str(raw.get("mm_vision_tower")).rstrip("/").rpartition("/")[2]
+    if name not in CLIP_PRESETS:
+        found = f"mm_vision_tower {raw.get('mm_vision_tower')!r}"
+        raise InputError(found, "a CLIP whose shapes are known, or --vision with its folder", file=str(file))
+    return dataclasses.replace(CLIP_PRESETS[name].vision, feature_layer=layer)
+
+
+def parse_original_config(
+    raw: dict[str, Any], file: Path, vision: VisionConfig, patch_id: int | None, two_matrices: bool
+) -> LlavaConfig:
+    """A config from the contents of an original config.json.
+
+    Args:
+        raw: The contents; a plain LLaMA's will do where the projector lies in a file of its own.
+        file: To name in a complaint.
+        vision: From :func:`vision_of`.
+        patch_id: Id of ``<im_patch>``. Without one the image marks positions by an id beyond the table.
+        two_matrices: Whether the projector has a second matrix, for configs that say nothing about it.
+
+    Raises:
+        InputError: The model computes something else; names every such key.
+    """
+    odd = [f"{key} {raw[key]!r} instead of {value!r}" for key, value in _FIXED.items() if raw.get(key, value) != value]
+    odd += language_obstacles(raw)
+    if raw.get("model_type") not in _MODEL_TYPES:
+        odd.append(f"model_type {raw.get('model_type')!r} instead of {' or '.join(_MODEL_TYPES)}")
+    projector = "mlp" if two_matrices else "linear"
+    if (named := raw.get("mm_projector_type", _PROJECTORS[projector])) != _PROJECTORS[projector]:
+        odd.append(f"mm_projector_type {named!r} over tensors of a {_PROJECTORS[projector]} one")
+    if raw.get("tie_word_embeddings"):
+        odd.append("tie_word_embeddings True")
+    if odd:
+        raise InputError("; ".join(odd), "an original LLaVA of CLIP and LLaMA", file=str(file))
+    language = parse_language(raw)
+    return LlavaConfig(
+        vision=vision,
+        language=language,
+        projector=projector,
+        image_token_id=language.vocab_size if patch_id is None else patch_id,
+        **special_ids(raw),
+    )
+
+
+def original_json(config: LlavaConfig, vision_tower: str, dtype: str) -> dict[str, Any]:
+    """The contents of config.json for the original code; ``vision_tower`` is the name or folder of its CLIP."""
+    language, vision = config.language, config.vision
+    return {
+        "architectures": ["LlavaLlamaForCausalLM"],
+        "model_type": "llava_llama",
+        "hidden_act": "silu",
+        "tie_word_embeddings": False,
+        **language_json(language, language.vocab_size),
+        "pad_token_id": config.pad_token_id,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "torch_dtype": dtype,
+        "use_mm_proj": True,
+        "mm_vision_tower": vision_tower,
+        "mm_hidden_size": vision.width,
+        "mm_vision_select_layer": vision.feature_layer,
+        "mm_vision_select_feature": "patch",
+        "mm_projector_type": _PROJECTORS[config.projector],
+        "mm_use_im_start_end": False,
+        "mm_use_im_patch_token": False,
+        "tune_mm_mlp_adapter": False,
+        "image_aspect_ratio": "pad",
+    }

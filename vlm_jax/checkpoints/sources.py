@@ -1,0 +1,237 @@
+"""Every checkpoint that can be read, as one stream of tensors in our axes.
+
+A :class:`Source` joins files (a model, a vision tower beside it, a projector, a base under a delta), checks all their
+names and shapes at once against the config, and then hands the tensors out file by file, so that whoever reads it
+holds one tensor at a time.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from vlm_jax.arrays import Params
+from vlm_jax.checkpoints.hf_config import OWN_KEY, parse_config
+from vlm_jax.checkpoints.layouts import (
+    CLIP_OTHERS,
+    CLIP_RENAMES,
+    HF_LLAVA,
+    HF_LLAVA_RENAMES,
+    PROJECTOR_RENAMES,
+    Layout,
+    Slot,
+    normalised,
+    original_llava,
+    problems,
+    slots,
+    with_vocabulary,
+)
+from vlm_jax.checkpoints.original_config import parse_original_config, vision_of
+from vlm_jax.checkpoints.tensor_files import TensorFolder
+from vlm_jax.config import LlavaConfig
+from vlm_jax.errors import InputError
+from vlm_jax.files import read_json
+from vlm_jax.models.llava import init_llava
+
+LayoutName = Literal["hf", "llava"]
+
+
+class Delta:
+    """Weights stored as a difference to a LLaMA (LLaVA ``apply_delta.py``): tensor by tensor, in the stored type.
+
+    A tensor that the base lacks is taken as it is; where the tables have more rows than the base's, the rows beyond
+    it are.
+    """
+
+    def __init__(self, delta: TensorFolder, base: TensorFolder):
+        """Raises:
+        InputError: A tensor of the base is larger than its delta.
+        """
+        self.path, self.shapes, self.dtypes, self.home = delta.path, delta.shapes, delta.dtypes, delta.home
+        self._delta, self._base = delta, base
+        common = delta.shapes.keys() & base.shapes.keys()
+        odd = [
+            f"{name} {list(base.shapes[name])} under a delta of {list(delta.shapes[name])}"
+            for name in sorted(common)
+            if len(base.shapes[name]) != len(delta.shapes[name])
+            or any(b > d for b, d in zip(base.shapes[name], delta.shapes[name], strict=True))
+        ]
+        if odd or not common:
+            found = "; ".join(odd[:8]) or "no tensor of the delta"
+            raise InputError(found, "the LLaMA that the delta was made from", file=str(base.path))
+
+    def read(self, name: str) -> np.ndarray:
+        delta = self._delta.read(name)
+        if name not in self._base.shapes:
+            return delta
+        total, base = delta.copy(), self._base.read(name).astype(delta.dtype)
+        total[tuple(slice(size) for size in base.shape)] += base
+        return total
+
+
+Tensors = TensorFolder | Delta
+
+
+class _Place(NamedTuple):
+    tensors: Tensors
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A checkpoint whose tensors are known to fit.
+
+    Attributes:
+        layout: Which of the layouts it has.
+        folder: Where its config and tokenizer lie.
+        config: Of the tree that the tensors make; without an adapter shape or dtype of its own they keep defaults.
+        slots: Torch name -> place in the tree, in reading order.
+        places: Torch name -> the file or folder that holds it, and its name there.
+    """
+
+    layout: LayoutName
+    folder: Path
+    config: LlavaConfig
+    slots: dict[str, Slot]
+    places: Mapping[str, _Place]
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file of weights that is read, in reading order."""
+        return list(dict.fromkeys(self.home(name) for name in self.slots))
+
+    def home(self, name: str) -> Path:
+        place = self.places[name]
+        return place.tensors.home[place.name]
+
+    def leaf_dtypes(self) -> dict[str, np.dtype]:
+        """Type of every leaf of our tree; a stacked one's is that of the layer read first."""
+        found: dict[str, np.dtype] = {}
+        for name, slot in self.slots.items():
+            place = self.places[name]
+            found.setdefault(slot.path, place.tensors.dtypes[place.name])
+        return found
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor in torch's axes."""
+        place = self.places[name]
+        return place.tensors.read(place.name)
+
+    def parts(self, skipped: Collection[str] = ()) -> Iterator[tuple[str, Slot, np.ndarray]]:
+        """(torch name, slot, tensor in our axes) of every tensor but the skipped ones, file by file.
+
+        Raises:
+            InputError: A linear projector is followed by something else than the identity.
+        """
+        for name, slot in self.slots.items():
+            if name in skipped:
+                continue
+            tensor = slot.transform.to_ours(self.read(name))
+            if slot.path.startswith("projector/linear2") and self.config.projector == "linear":
+                self._check_identity(slot.path, tensor)
+            else:
+                yield name, slot, tensor
+
+    def _check_identity(self, path: str, tensor: np.ndarray) -> None:
+        """transformers' class always has two matrices: a single one is stored with the identity behind it."""
+        if (tensor != (np.eye(len(tensor)) if tensor.ndim == 2 else 0)).any():
+            raise InputError(
+                f"a second projector matrix that is not the identity ({path}), without an activation before it",
+                "the identity in multi_modal_projector.linear_2",
+                file=str(self.folder),
+            )
+
+
+def open_source(
+    folder: str | Path,
+    vision: Path | None = None,
+    projector: Path | None = None,
+    base: Path | None = None,
+) -> Source:
+    """A LLaVA in any layout that this package knows.
+
+    Args:
+        folder: transformers' layout (``text_config`` in its config.json) or the original one (``mm_vision_tower``).
+        vision: Folder of the CLIP that an original checkpoint leaves out.
+        projector: A ``mm_projector.bin``, ``non_lora_trainables.bin`` or the same as safetensors; it replaces the
+            checkpoint's.
+        base: Folder of the LLaMA that ``folder`` is a delta over.
+
+    Raises:
+        InputError: A file is missing or broken; the config describes a model that is not computed here; tensors are
+            missing, unknown or mis-shaped (all of them in one message).
+    """
+    folder = Path(folder)
+    raw = read_json(folder / "config.json")
+    if "text_config" in raw:
+        others = {"--vision": vision, "--projector": projector, "--base": base}
+        if odd := ", ".join(name for name, value in others.items() if value is not None):
+            raise InputError(odd, "none of them: transformers' layout holds everything", file=str(folder))
+        return open_hf(folder)
+    if "mm_vision_tower" in raw or vision is not None:
+        return _original(folder, raw, vision, projector, base)
+    found = f"model_type {raw.get('model_type')!r} without text_config and without mm_vision_tower"
+    raise InputError(found, "a LLaVA, or a LLaMA with --vision and --projector", file=str(folder / "config.json"))
+
+
+def open_hf(folder: Path) -> Source:
+    """A LLaVA in transformers' layout; errors as in :func:`open_source`."""
+    raw = read_json(folder / "config.json")
+    on_file = parse_config(raw, folder / "config.json")
+    rows = on_file.language.vocab_size
+    vocab_size = raw.get(OWN_KEY, {}).get("vocab_size", rows)
+    config = dataclasses.replace(on_file, language=dataclasses.replace(on_file.language, vocab_size=vocab_size))
+    tensors = TensorFolder(folder)
+    places = _places(tensors, HF_LLAVA_RENAMES)
+    layout = with_vocabulary(HF_LLAVA, vocab_size, rows)
+    return _checked("hf", folder, config, layout, places, tensors.path)
+
+
+def _original(folder: Path, raw: dict, vision: Path | None, projector: Path | None, base: Path | None) -> Source:
+    model = TensorFolder(folder)
+    tensors: Tensors = model if base is None else Delta(model, TensorFolder(base))
+    places = _places(tensors, ())
+    if vision is not None:
+        tower = _places(TensorFolder(vision), CLIP_RENAMES)
+        places |= {name: place for name, place in tower.items() if not CLIP_OTHERS.search(name)}
+    if projector is not None:
+        places |= _places(TensorFolder(projector), PROJECTOR_RENAMES)
+    tower_config = vision_of(raw, vision, folder / "config.json")
+    two_matrices = "model.mm_projector.2.weight" in places
+    config = parse_original_config(raw, folder / "config.json", tower_config, image_patch_id(folder), two_matrices)
+    if not any("vision_tower" in name for name in places):
+        found, wanted = "no vision tower in it", f"--vision with a folder of {raw.get('mm_vision_tower')}"
+        raise InputError(found, wanted, file=str(model.path))
+    layout = original_llava(config.projector)
+    return _checked("llava", folder, config, layout, places, model.path)
+
+
+def image_patch_id(folder: Path) -> int | None:
+    """The id of ``<im_patch>`` where the tokenizer has one."""
+    path = folder / "added_tokens.json"
+    return read_json(path).get("<im_patch>") if path.exists() else None
+
+
+def _places(tensors: Tensors, renames: tuple[tuple[str, str], ...]) -> dict[str, _Place]:
+    return {name: _Place(tensors, here) for name, here in normalised(tensors.shapes, renames).items()}
+
+
+def _checked(
+    name: LayoutName, folder: Path, config: LlavaConfig, layout: Layout, places: dict[str, _Place], file: Path
+) -> Source:
+    expected = slots(layout, stored_shapes(name, config))
+    found = {name: place.tensors.shapes[place.name] for name, place in places.items()}
+    if trouble := problems(expected, found):
+        raise InputError(trouble, "the tensors that config.json describes", file=str(file))
+    ordered = sorted(expected, key=lambda one: str(places[one].tensors.home[places[one].name]))
+    return Source(name, folder, config, {one: expected[one] for one in ordered}, places)
+
+
+def stored_shapes(layout: LayoutName, config: LlavaConfig) -> Params:
+    """Shapes of everything a layout's file holds: transformers' has two projector matrices in any case."""
+    stored = dataclasses.replace(config, projector="mlp") if layout == "hf" else config
+    return jax.eval_shape(functools.partial(init_llava, stored), jax.random.key(0))

@@ -1,0 +1,75 @@
+"""Turn a LLaVA-family torch checkpoint into our own layout, tensor by tensor, also quantised.
+
+Reads transformers' layout (all of its names), the original LLaVA layout (v0, v1, 1.5, LLaVA-RLHF's sft_model) with or
+without its vision tower, a plain LLaMA or Vicuna with a mm_projector.bin, and delta weights over a LLaMA. The result is
+a folder for every `--checkpoint`. A conversion that was killed goes on when the same command is given again.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command takes.
+
+    Attributes:
+        source: Folder of the checkpoint.
+        target: A new folder.
+        vision: Folder of the CLIP (full or vision tower alone) that an original checkpoint leaves out.
+        projector: mm_projector.bin or non_lora_trainables.bin that brings or replaces the projector.
+        base: Folder of the LLaMA that delta weights are added to.
+        tokenizer: Folder of the tokenizer; that of the checkpoint without.
+        dtype: Type of the weights that are not quantised; each keeps its own without.
+        quantize: Store the decoder blocks' projections in 8 bits a weight (by column), in 4.5 (NF4, blocks of 64) or in
+            4.1 (NF4 with 8-bit magnitudes).
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    target: Annotated[Path, tyro.conf.Positional]
+    vision: Path | None = None
+    projector: Path | None = None
+    base: Path | None = None
+    tokenizer: Path | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    quantize: Literal["int8", "nf4", "nf4_double"] | None = None
+
+
+def run(options: Options) -> None:
+    from vlm_jax.checkpoints.convert import convert
+    from vlm_jax.checkpoints.sources import open_source
+    from vlm_jax.train.log import Meter
+
+    source = open_source(options.source, options.vision, options.projector, options.base)
+    mebibytes = 2**20
+    total = sum(path.stat().st_size for path in source.files) // mebibytes
+    done = 0
+    with Meter("convert (MiB)", total) as meter:
+
+        def step(size: int) -> None:
+            nonlocal done
+            done += size
+            meter.update(min(done // mebibytes, total))
+
+        rows = convert(
+            source, options.target, options.tokenizer or options.source, options.dtype, options.quantize, step
+        )
+    report(rows)
+    print(options.target)
+
+
+def report(rows: list[dict]) -> None:
+    """What a reader should know of the weights: broken ones by name, and the error of quantising them."""
+    for row in rows:
+        if row["not_finite"]:
+            print(f"warning: {row['not_finite']} values of {row['tensor']} are NaN or infinite")
+    if errors := [row for row in rows if "relative_rms" in row]:
+        worst = max(errors, key=lambda row: row["relative_rms"])
+        mean = sum(row["relative_rms"] for row in errors) / len(errors)
+        print(
+            f"quantised {len(errors)} tensors: error {100 * mean:.2f} % of their root mean square, at most "
+            f"{100 * worst['relative_rms']:.2f} % ({worst['tensor']}); all of them in quantization.json"
+        )
