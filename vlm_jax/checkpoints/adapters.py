@@ -28,14 +28,15 @@ from vlm_jax.checkpoints.layouts import (
     slots,
     translated,
 )
-from vlm_jax.checkpoints.tensor_files import TensorFile, save_tensors
+from vlm_jax.checkpoints.peft_files import CONFIG_FILE, WEIGHTS_FILE, adapter_folder, head_files, weights_file
+from vlm_jax.checkpoints.tensor_files import TensorFile, open_file, save_tensors
+from vlm_jax.checkpoints.torch_files import TorchFile
 from vlm_jax.config import LlavaConfig
 from vlm_jax.errors import InputError
 from vlm_jax.files import new_folder, read_json, write_json
 from vlm_jax.models.adapters import init_lora, init_value_head
 
 Head = Literal["reward", "value"]
-_WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def save_adapter(
@@ -58,8 +59,8 @@ def save_adapter(
         InputError: ``folder`` exists already.
     """
     with new_folder(Path(folder)) as partial:
-        write_json(partial / _CONFIG, _peft_config(config))
-        save_tensors(partial / _WEIGHTS, dict(scatter(slots(PEFT_LORA, _lora_shapes(config)), role["lora"])))
+        write_json(partial / CONFIG_FILE, _peft_config(config))
+        save_tensors(partial / WEIGHTS_FILE, dict(scatter(slots(PEFT_LORA, _lora_shapes(config)), role["lora"])))
         if "head" in role:
             expected = slots(SCALAR_HEAD, _head_shapes(config))
             save_tensors(partial / _head_file(head), dict(scatter(expected, role["head"])))
@@ -70,20 +71,21 @@ def save_adapter(
 def load_adapter(folder: str | Path, config: LlavaConfig) -> Params:
     """The role in a folder: ``{"lora": ...}``, and ``"head"`` where a head lies beside it; NumPy arrays.
 
-    Reads peft's names on the original LLaVA class and on both generations of transformers' class.
+    Reads peft's names on the original LLaVA class and on both generations of transformers' class, safetensors and
+    ``.bin``, an adapter in a folder below, and heads as LLaVA-RLHF stores them.
 
     Raises:
         InputError: A file is missing or broken, the adapter is not a plain LoRA of the config's rank and alpha, it
             adapts other modules (the vision tower, say), shapes differ, or the folder holds two heads.
     """
-    folder = Path(folder)
-    _check_peft_config(folder / _CONFIG, config)
-    role = {"lora": _read(folder / _WEIGHTS, PEFT_LORA, _lora_shapes(config), PEFT_LORA_RENAMES)}
-    heads = [folder / _head_file(kind) for kind in ("reward", "value") if (folder / _head_file(kind)).exists()]
+    folder = adapter_folder(Path(folder))
+    _check_peft_config(folder / CONFIG_FILE, config)
+    role = {"lora": _read(weights_file(folder), PEFT_LORA, _lora_shapes(config), PEFT_LORA_RENAMES)}
+    heads = head_files(folder)
     if len(heads) > 1:
         raise InputError("a reward head and a value head", "one of them", file=str(folder))
-    for path in heads:
-        role["head"] = _read(path, SCALAR_HEAD, _head_shapes(config), ())
+    for path in heads.values():
+        role["head"] = _read(open_file(path), SCALAR_HEAD, _head_shapes(config), ())
     return role
 
 
@@ -99,12 +101,11 @@ def _head_shapes(config: LlavaConfig) -> Params:
     return jax.eval_shape(lambda: init_value_head(config))
 
 
-def _read(path: Path, layout: Layout, shapes: Params, renames: tuple[tuple[str, str], ...]) -> Params:
-    file = TensorFile(path)
+def _read(file: TensorFile | TorchFile, layout: Layout, shapes: Params, renames: tuple[tuple[str, str], ...]) -> Params:
     expected, found = slots(layout, shapes), file.shapes()
     names = normalised(found, renames)
     if trouble := problems(expected, {name: found[here] for name, here in names.items()}):
-        raise InputError(trouble, "an adapter of this config", file=str(path))
+        raise InputError(trouble, "an adapter of this config", file=str(file.path))
     return gather(translated(expected, lambda name: file.read(names[name])), shapes)
 
 

@@ -14,28 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from vlm_jax.arrays import Params
-from vlm_jax.checkpoints.hf_config import (
-    config_json,
-    preset_differences,
-    processor_files,
-)
-from vlm_jax.checkpoints.layouts import (
-    HF_LLAVA,
-    gather,
-    scatter,
-    slots,
-    with_vocabulary,
-)
-from vlm_jax.checkpoints.sources import open_hf, stored_shapes
-from vlm_jax.checkpoints.tensor_files import write_tensors
-from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
+from vlm_jax.checkpoints.export import export
+from vlm_jax.checkpoints.hf_config import preset_differences
+from vlm_jax.checkpoints.layouts import gather
+from vlm_jax.checkpoints.sources import open_hf
 from vlm_jax.config import PRESETS, LlavaConfig
 from vlm_jax.errors import InputError
-from vlm_jax.files import new_folder, write_json
 from vlm_jax.models.llava import init_llava
 
 
@@ -73,19 +59,8 @@ def save_llava(
     Raises:
         InputError: ``folder`` exists, or ``tokenizer_source`` holds no tokenizer.
     """
-    folder = Path(folder)
-    rows = _stored_rows(config)
-    layout = with_vocabulary(HF_LLAVA, config.language.vocab_size, rows)
-    expected = slots(layout, stored_shapes("hf", config))
-    kind = jnp.dtype(dtype)
-    with new_folder(folder) as partial:
-        if tokenizer_source is not None:
-            copy_tokenizer(Path(tokenizer_source), partial)
-        write_json(partial / "config.json", config_json(config, rows, dtype))
-        for name, contents in processor_files(config).items():
-            write_json(partial / name, contents)
-        tensors = scatter(expected, _with_identity(config, base))
-        write_tensors(partial, ((name, tensor.astype(kind, copy=False)) for name, tensor in tensors))
+    tokenizer = None if tokenizer_source is None else Path(tokenizer_source)
+    export(Path(folder), "hf", config, base, tokenizer, dtype)
 
 
 def check_preset(config: LlavaConfig, preset: str, folder: str | Path) -> None:
@@ -96,19 +71,3 @@ def check_preset(config: LlavaConfig, preset: str, folder: str | Path) -> None:
     """
     if found := preset_differences(config, PRESETS[preset]):
         raise InputError("; ".join(found), f"a checkpoint of {preset}", file=str(Path(folder) / "config.json"))
-
-
-def _stored_rows(config: LlavaConfig) -> int:
-    """Rows of the token tables on disk: transformers looks the image id up before it replaces the result."""
-    if config.image_token_id < config.language.vocab_size:
-        return config.language.vocab_size
-    return -(-(config.image_token_id + 1) // 64) * 64
-
-
-def _with_identity(config: LlavaConfig, base: Params) -> Params:
-    """A linear projector followed by the identity, since transformers' class always has two matrices."""
-    if config.projector == "mlp":
-        return base
-    width = config.language.width
-    identity = {"kernel": np.eye(width, dtype=np.float32), "bias": np.zeros(width, np.float32)}
-    return {**base, "projector": {**base["projector"], "linear2": identity}}

@@ -167,22 +167,23 @@ PROJECTOR_RENAMES = ((r"^.*mm_projector\.", "model.mm_projector."), (r"^base_mod
 def with_vocabulary(layout: Layout, ours: int, theirs: int) -> Layout:
     """The layout for files whose token tables have ``theirs`` rows where our tree has ``ours``.
 
-    Reading drops the last rows; writing adds copies of the mean row, as transformers' resizing does in effect.
+    Where rows are added they are copies of the mean row; where they are dropped it is the last ones.
     """
     if ours == theirs:
         return layout
-    added = theirs - ours
     changed = {
-        "language/embedding": Transform(lambda x: x[:ours], lambda x: _with_mean_rows(x, added)),
-        "language/head/kernel": Transform(lambda x: x[:ours].T, lambda x: _with_mean_rows(x.T, added)),
+        "language/embedding": Transform(lambda x: _resized(x, ours), lambda x: _resized(x, theirs)),
+        "language/head/kernel": Transform(lambda x: _resized(x, ours).T, lambda x: _resized(x.T, theirs)),
     }
     return tuple(row._replace(transform=changed.get(row.path, row.transform)) for row in layout)
 
 
-def _with_mean_rows(table: Any, added: int) -> Any:
+def _resized(table: Any, rows: int) -> Any:
+    if rows <= len(table):
+        return table[:rows]
     numbers = table.__array_namespace__()
     mean = table.astype("float32").mean(0, keepdims=True).astype(table.dtype)
-    return numbers.concatenate([table, numbers.repeat(mean, added, 0)])
+    return numbers.concatenate([table, numbers.repeat(mean, rows - len(table), 0)])
 
 
 # Low-rank adapters as peft names them on the original LLaVA class, ``LlavaLlamaForCausalLM``.

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -109,18 +109,35 @@ def load_native(folder: Path, mesh: Mesh) -> tuple[NativeInfo, Params]:
     Raises:
         InputError: A file is missing or broken, or its tensors are not those of its config.
     """
+    info, shapes = read_shapes(folder)
+    leaf = _mapper(folder / WEIGHTS_FILE)
+
+    def load(key_path: Any, shape: jax.ShapeDtypeStruct, sharding: Any) -> jax.Array:
+        # A map of its own for every leaf: its pages go back when the leaf is loaded.
+        stored = leaf(key_path, shape)
+        return jax.make_array_from_callback(shape.shape, sharding, lambda index: np.ascontiguousarray(stored[index]))
+
+    return info, jax.tree_util.tree_map_with_path(load, shapes, shardings(mesh, shapes))
+
+
+def map_native(folder: Path) -> tuple[NativeInfo, Params]:
+    """The base as arrays that are read from the file when they are looked at; errors as in :func:`load_native`."""
+    info, shapes = read_shapes(folder)
+    return info, jax.tree_util.tree_map_with_path(_mapper(folder / WEIGHTS_FILE), shapes)
+
+
+def read_shapes(folder: Path) -> tuple[NativeInfo, Params]:
+    """Shapes and types of the leaves, as vlm_jax.json and the file agree on them; errors as in :func:`load_native`."""
     info, path = read_info(folder), folder / WEIGHTS_FILE
     file = TensorFile(path)
     shapes = base_shapes(info.config, file.dtypes(), info.scheme)
     _check(path, file.shapes(), leaves_of(shapes))
+    return info, shapes
+
+
+def _mapper(path: Path) -> Callable[[Any, jax.ShapeDtypeStruct], np.memmap]:
     places = _offsets(path)
-
-    def load(key_path: Any, shape: jax.ShapeDtypeStruct, sharding: Any) -> jax.Array:
-        # A map of its own for every leaf: its pages go back when the leaf is loaded.
-        stored = np.memmap(path, shape.dtype, "r", places[path_name(key_path)], shape.shape)
-        return jax.make_array_from_callback(shape.shape, sharding, lambda index: np.ascontiguousarray(stored[index]))
-
-    return info, jax.tree_util.tree_map_with_path(load, shapes, shardings(mesh, shapes))
+    return lambda key_path, leaf: np.memmap(path, leaf.dtype, "r", places[path_name(key_path)], leaf.shape)
 
 
 def _check(path: Path, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, jax.ShapeDtypeStruct]) -> None:

@@ -98,20 +98,34 @@ def open_model(checkpoint: str, mesh_options: MeshOptions = MeshOptions(), prese
 
 def _load_base(folder: Path, mesh: "Mesh") -> tuple["LlavaConfig", "Params"]:
     """Weights in our own layout go to each device straight from the file, others through this host's memory."""
-    from vlm_jax.checkpoints.hf_llava import load_llava
     from vlm_jax.checkpoints.native import CONFIG_FILE, load_native
-    from vlm_jax.errors import InputError
-    from vlm_jax.files import read_json
     from vlm_jax.parallel.compile import place
 
     if (folder / CONFIG_FILE).exists():
         info, base = load_native(folder, mesh)
         return info.config, base
+    config, weights = map_base(folder)
+    return config, place(mesh, weights)
+
+
+def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:
+    """A base as NumPy arrays; those in our own layout stay in their file until they are looked at.
+
+    Raises:
+        InputError: The checkpoint is broken, or of a layout that has to be converted first.
+    """
+    from vlm_jax.checkpoints.hf_llava import load_llava
+    from vlm_jax.checkpoints.native import CONFIG_FILE, map_native
+    from vlm_jax.errors import InputError
+    from vlm_jax.files import read_json
+
+    if (folder / CONFIG_FILE).exists():
+        info, base = map_native(folder)
+        return info.config, base
     if "text_config" not in read_json(folder / "config.json"):
         wanted = "transformers' layout, or our own: vlm-jax convert makes it from every other"
         raise InputError("a checkpoint of another layout", wanted, file=str(folder / "config.json"))
-    config, weights = load_llava(folder)
-    return config, place(mesh, weights)
+    return load_llava(folder)
 
 
 def open_role(model: Model, adapter: Path | None) -> "Params":

@@ -78,15 +78,18 @@ def parse_original_config(
     )
 
 
-def original_json(config: LlavaConfig, vision_tower: str, dtype: str) -> dict[str, Any]:
-    """The contents of config.json for the original code; ``vision_tower`` is the name or folder of its CLIP."""
+def original_json(config: LlavaConfig, rows: int, vision_tower: str, dtype: str) -> dict[str, Any]:
+    """The contents of config.json for the original code, for tables of ``rows`` rows.
+
+    ``vision_tower`` is the name or folder of its CLIP, ``dtype`` the type of the stored weights.
+    """
     language, vision = config.language, config.vision
     return {
         "architectures": ["LlavaLlamaForCausalLM"],
         "model_type": "llava_llama",
         "hidden_act": "silu",
         "tie_word_embeddings": False,
-        **language_json(language, language.vocab_size),
+        **language_json(language, rows),
         "pad_token_id": config.pad_token_id,
         "bos_token_id": config.bos_token_id,
         "eos_token_id": config.eos_token_id,

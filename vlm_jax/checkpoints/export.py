@@ -1,0 +1,160 @@
+"""From our trees back to the files that torch people have, one tensor at a time."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vlm_jax.arrays import Params
+from vlm_jax.checkpoints.hf_config import config_json, processor_files
+from vlm_jax.checkpoints.layouts import HF_LLAVA, Layout, original_llava, scatter, slots, with_vocabulary
+from vlm_jax.checkpoints.original_config import original_json
+from vlm_jax.checkpoints.peft_files import CONFIG_FILE as PEFT_CONFIG
+from vlm_jax.checkpoints.peft_files import WEIGHTS_FILE as PEFT_WEIGHTS
+from vlm_jax.checkpoints.peft_files import PeftClass, adapter_folder, head_files, read_adapter, read_head, respelled
+from vlm_jax.checkpoints.sources import LayoutName, stored_shapes
+from vlm_jax.checkpoints.tensor_files import save_tensors, write_tensors
+from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
+from vlm_jax.config import CLIP_PRESETS, LlavaConfig
+from vlm_jax.errors import InputError
+from vlm_jax.files import new_folder, write_json
+from vlm_jax.models.quantize import Int8Kernel, Nf4Kernel, dense
+
+
+def export(
+    folder: Path,
+    layout: LayoutName,
+    config: LlavaConfig,
+    base: Params,
+    tokenizer: Path | None,
+    dtype: str | None = None,
+    vision_tower: str | None = None,
+) -> None:
+    """Write a checkpoint in transformers' layout (``hf``) or the original one (``llava``); complete or not at all.
+
+    Args:
+        folder: A new folder.
+        layout: ``hf`` is read by every transformers since 4.36. ``llava`` holds the vision tower as well; the original
+            code loads the one that its config names.
+        config: Shapes and ids of ``base``.
+        base: Weights, possibly mapped files; at most a shard is held in memory. A quantised kernel is written as the
+            weights that it stands for.
+        tokenizer: Folder whose tokenizer files are copied, or None.
+        dtype: Type of the stored weights; None for each one's own.
+        vision_tower: What the original config calls its CLIP. OpenAI's ViT-L/14 are known by their shapes.
+
+    Raises:
+        InputError: ``folder`` exists, ``tokenizer`` holds none, or ``vision_tower`` is needed.
+    """
+    write = {"hf": _hf, "llava": _original}[layout]
+    stored, contents = write(config, str(_type(base, dtype)), vision_tower)
+    expected = slots(stored, stored_shapes(layout, config))
+    tree = _lazy(_with_identity(config, base) if layout == "hf" else base)
+    with new_folder(folder) as partial:
+        if tokenizer is not None:
+            copy_tokenizer(tokenizer, partial)
+        for name, content in contents.items():
+            write_json(partial / name, content)
+        write_tensors(partial, ((name, _as(tensor, dtype)) for name, tensor in scatter(expected, tree)))
+
+
+def _hf(config: LlavaConfig, dtype: str, _: str | None) -> tuple[Layout, dict[str, Any]]:
+    rows = padded_rows(config)
+    layout = with_vocabulary(HF_LLAVA, config.language.vocab_size, rows)
+    return layout, {"config.json": config_json(config, rows, dtype), **processor_files(config)}
+
+
+def _original(config: LlavaConfig, dtype: str, vision_tower: str | None) -> tuple[Layout, dict[str, Any]]:
+    rows = text_rows(config)
+    layout = with_vocabulary(original_llava(config.projector), config.language.vocab_size, rows)
+    name = vision_tower or _openai_name(config)
+    return layout, {"config.json": original_json(config, rows, name, dtype)}
+
+
+def _openai_name(config: LlavaConfig) -> str:
+    for name, preset in CLIP_PRESETS.items():
+        if name.startswith("clip-") and preset.vision == config.vision:
+            return f"openai/{name}"
+    found = f"a vision tower of {config.vision.image_size} pixels and width {config.vision.width}"
+    raise InputError(found, "--vision-tower with the name or folder of its CLIP")
+
+
+def padded_rows(config: LlavaConfig) -> int:
+    """Rows that transformers needs: it looks the image id up before it replaces the result."""
+    if config.image_token_id < config.language.vocab_size:
+        return config.language.vocab_size
+    return _up_to_64(config.image_token_id + 1)
+
+
+def text_rows(config: LlavaConfig) -> int:
+    """Rows without those that transformers' padding added: where they end as it ends them, the image id begins them."""
+    padded = config.language.vocab_size == _up_to_64(config.image_token_id + 1)
+    return min(config.image_token_id, config.language.vocab_size) if padded else config.language.vocab_size
+
+
+def _up_to_64(rows: int) -> int:
+    return -(-rows // 64) * 64
+
+
+def _with_identity(config: LlavaConfig, base: Params) -> Params:
+    """A linear projector followed by the identity, since transformers' class always has two matrices."""
+    if config.projector == "mlp":
+        return base
+    width, kind = config.language.width, base["projector"]["linear1"]["kernel"].dtype
+    identity = {"kernel": np.eye(width, dtype=kind), "bias": np.zeros(width, kind)}
+    return {**base, "projector": {**base["projector"], "linear2": identity}}
+
+
+def _type(base: Params, dtype: str | None) -> np.dtype:
+    return np.dtype(dtype or base["language"]["embedding"].dtype)
+
+
+def _as(tensor: np.ndarray, dtype: str | None) -> np.ndarray:
+    return tensor if dtype is None else tensor.astype(jnp.dtype(dtype), copy=False)
+
+
+class _Dequantised:
+    """A stacked quantised kernel that gives its layers as plain arrays, one when it is asked for."""
+
+    def __init__(self, kernel: Int8Kernel | Nf4Kernel, dtype: np.dtype):
+        self._kernel, self._dtype = kernel, dtype
+
+    def __getitem__(self, layer: int) -> np.ndarray:
+        return np.asarray(_dense(jax.tree.map(lambda part: part[layer], self._kernel), self._dtype))
+
+
+_dense = functools.partial(jax.jit, static_argnums=1)(dense)
+
+
+def _lazy(base: Params) -> Params:
+    kind = _type(base, None)
+    small = (Int8Kernel, Nf4Kernel)
+    return jax.tree.map(
+        lambda leaf: _Dequantised(leaf, kind) if isinstance(leaf, small) else leaf,
+        base,
+        is_leaf=lambda leaf: isinstance(leaf, small),
+    )
+
+
+def export_adapter(source: Path, target: Path, spelling: PeftClass) -> None:
+    """Write an adapter, with the scalar heads beside it, under peft's names for a class; complete or not at all.
+
+    Args:
+        source: Folder of the adapter, or the one above it.
+        target: A new folder.
+        spelling: The original LLaVA class, or transformers' of today.
+
+    Raises:
+        InputError: ``target`` exists, or the adapter is broken or adapts other modules.
+    """
+    source = adapter_folder(source)
+    config, tensors = respelled(*read_adapter(source), spelling)
+    heads = {kind: read_head(path) for kind, path in head_files(source).items()}
+    with new_folder(target) as partial:
+        write_json(partial / PEFT_CONFIG, config)
+        save_tensors(partial / PEFT_WEIGHTS, tensors)
+        for kind, head in heads.items():
+            save_tensors(partial / f"{kind}_head.safetensors", head)

@@ -1,0 +1,118 @@
+"""Adapters as peft writes them, from one naming to another, without knowing the model they belong to.
+
+peft names a tensor after the module that it adapts, so one adapter has three spellings: on the original LLaVA class,
+on transformers' LLaVA since 4.52, and on the one before. Ours is the first.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vlm_jax.checkpoints.layouts import DECODER_PROJECTIONS, PEFT_LORA_RENAMES, normalised
+from vlm_jax.checkpoints.tensor_files import TensorFile, open_file
+from vlm_jax.checkpoints.torch_files import TorchFile
+from vlm_jax.errors import InputError
+from vlm_jax.files import read_json
+
+PeftClass = Literal["llava", "hf"]
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+_WEIGHT_FILES = (WEIGHTS_FILE, "adapter_model.bin")
+# Names under which LLaVA-RLHF and we store scalar heads.
+_HEAD_FILES = {
+    "reward": ("reward_head.safetensors", "reward_head", "reward_head.pt"),
+    "value": ("value_head.safetensors", "value_head.pt", "value_head"),
+}
+_NAME = re.compile(r"^base_model\.model\.model\.layers\.(\d+)\.([\w.]+)\.lora_([AB])\.weight$")
+_PROJECTIONS = tuple(name for name, _ in DECODER_PROJECTIONS)
+_SUFFIXES = tuple(name.rpartition(".")[2] for name in _PROJECTIONS)
+
+
+def adapter_folder(folder: Path) -> Path:
+    """The folder itself or the only one below it that holds an adapter: peft writes those of other names there.
+
+    Raises:
+        InputError: There is no adapter, or several.
+    """
+    if (folder / CONFIG_FILE).exists():
+        return folder
+    found = sorted(path.parent for path in folder.glob(f"*/{CONFIG_FILE}"))
+    if len(found) != 1:
+        what = f"adapters {', '.join(path.name for path in found)}" if found else f"no {CONFIG_FILE}"
+        raise InputError(what, "one adapter, here or in a folder below", file=str(folder))
+    return found[0]
+
+
+def weights_file(folder: Path) -> TensorFile | TorchFile:
+    """The adapter's tensors, in whichever format they are."""
+    for name in _WEIGHT_FILES:
+        if (folder / name).exists():
+            return open_file(folder / name)
+    raise InputError("no adapter weights", " or ".join(_WEIGHT_FILES), file=str(folder))
+
+
+def head_files(folder: Path) -> dict[str, Path]:
+    """Scalar heads beside an adapter or, as LLaVA-RLHF leaves them, beside the folder that peft made for it."""
+    places = (folder, folder.parent) if not (folder.parent / CONFIG_FILE).exists() else (folder,)
+    found = {}
+    for kind, names in _HEAD_FILES.items():
+        files = [place / name for place in places for name in names if (place / name).is_file()]
+        if files:
+            found[kind] = files[0]
+    return found
+
+
+def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """An adapter's config and its tensors under our names.
+
+    Raises:
+        InputError: A file is missing or broken; tensors belong to other modules (CLIP's projections carry the same
+            suffixes, so peft adapts them too where it can see them); a layer or projection is missing; ranks differ.
+    """
+    config, file = read_json(folder / CONFIG_FILE), weights_file(folder)
+    names = normalised(file.shapes(), PEFT_LORA_RENAMES)
+    matches = {name: _NAME.match(name) for name in names}
+    odd = [names[name] for name, match in matches.items() if match is None or match[2] not in _PROJECTIONS]
+    if odd:
+        raise InputError(f"{len(odd)} other tensors: {', '.join(odd[:6])}", "a decoder's alone", file=str(file.path))
+    layers = 1 + max((int(match[1]) for match in matches.values()), default=-1)
+    wanted = {
+        f"base_model.model.model.layers.{layer}.{name}.lora_{half}.weight"
+        for layer in range(layers)
+        for name in _PROJECTIONS
+        for half in "AB"
+    }
+    if not layers or (lost := sorted(wanted - names.keys())):
+        found = f"{len(lost)} missing tensors: {', '.join(lost[:6])}" if layers else "no tensors"
+        raise InputError(found, "two for each of seven projections of every layer", file=str(file.path))
+    shapes = file.shapes()
+    ranks = {shapes[here][0 if name.endswith("A.weight") else 1] for name, here in names.items()}
+    if ranks != {config.get("r")}:
+        raise InputError(f"ranks {sorted(ranks)}", f"r {config.get('r')} of {CONFIG_FILE}", file=str(file.path))
+    return config, {name: np.array(file.read(here)) for name, here in names.items()}
+
+
+def respelled(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], spelling: PeftClass):
+    """Config and tensors for peft on the original class or on transformers' of today."""
+    if spelling == "llava":
+        return {**config, "target_modules": list(_SUFFIXES)}, dict(tensors)
+    # As a pattern of whole names: bare suffixes would match the vision tower's projections as well.
+    pattern = rf".*language_model\.layers\.\d+\.({'|'.join(re.escape(name) for name in _PROJECTIONS)})"
+    inner = "base_model.model.model."
+    named = {name.replace(inner, f"{inner}language_model.", 1): tensor for name, tensor in tensors.items()}
+    return {**config, "target_modules": pattern}, named
+
+
+def read_head(path: Path) -> dict[str, np.ndarray]:
+    """A scalar head as float32 ``{"weight": [1, d], "bias": [1]}``.
+
+    Raises:
+        InputError: The file holds something else.
+    """
+    file = open_file(path)
+    shapes = file.shapes()
+    if shapes.keys() != {"weight", "bias"} or len(shapes["weight"]) != 2 or shapes["weight"][0] != 1:
+        raise InputError(f"{shapes}", "weight [1, d] and bias [1]", file=str(path))
+    return {name: np.asarray(file.read(name), np.float32) for name in shapes}

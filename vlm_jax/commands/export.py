@@ -1,0 +1,45 @@
+"""Write a base or an adapter in the files that torch people have.
+
+A base (`tiny`, our own layout or transformers') becomes a checkpoint in transformers' layout or in the original LLaVA
+one. An adapter (as training here or peft wrote it, also LLaVA-RLHF's) becomes peft files for either class.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command takes.
+
+    Attributes:
+        source: Folder of a checkpoint or an adapter, or `tiny`.
+        target: A new folder.
+        layout: `hf` transformers' LLaVA, `llava` the original code's, `peft` an adapter.
+        dtype: Type of the stored weights; each keeps its own without.
+        vision_tower: What the original config calls its CLIP; OpenAI's ViT-L/14 are known by their shapes.
+        peft_class: Class that peft will load the adapter on: the original LLaVA or transformers'.
+    """
+
+    source: Annotated[str, tyro.conf.Positional]
+    target: Annotated[Path, tyro.conf.Positional]
+    layout: Literal["hf", "llava", "peft"] = "hf"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    vision_tower: str | None = None
+    peft_class: Literal["llava", "hf"] = "hf"
+
+
+def run(options: Options) -> None:
+    from vlm_jax.checkpoints.export import export, export_adapter
+    from vlm_jax.checkpoints.opening import checkpoint_folder, map_base
+
+    folder = checkpoint_folder(options.source)
+    if options.layout == "peft":
+        export_adapter(folder, options.target, options.peft_class)
+    else:
+        config, base = map_base(folder)
+        export(options.target, options.layout, config, base, folder, options.dtype, options.vision_tower)
+    print(options.target)
