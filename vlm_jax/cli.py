@@ -13,10 +13,14 @@ VERBS = {
     "reward": "train a Bradley-Terry reward model on preference pairs, with or without factual captions",
     "ppo": "optimise a policy against a reward model with PPO, images included",
     "generate": "answer a prompt about an image",
+    "convert": "turn any LLaVA-family torch checkpoint into our own layout, also in 8 or 4 bits",
+    "export": "write a checkpoint or an adapter as torch people have them",
+    "merge": "add an adapter into its base and say what that did to the logits",
+    "checkpoint": "say what a folder of weights is and what it lacks",
     "eval": "POPE, CHAIR and MMHal-style scores of a checkpoint on a drawn world",
 }
 
-_RESUMABLE = ("demo", "sft", "reward", "ppo")
+_RESUMABLE = ("demo", "sft", "reward", "ppo", "convert")
 
 _HELP = """usage: vlm-jax VERB [options]
 
@@ -35,14 +39,15 @@ verbs:
                    --images world/images --facts world/image_to_caption.json --out runs/ppo
   vlm-jax eval     --checkpoint tiny --adapter runs/ppo/adapter --world world --out runs/ppo/eval.json
 
-`--checkpoint tiny` is the model that ships with the package; any folder in the HF LLaVA layout can stand there."""
+`--checkpoint tiny` is the model that ships with the package; any folder in the HF LLaVA layout or
+from `vlm-jax convert` can stand there."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Exits with 2 and one line on a user's mistake, in the command line or in a file."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_HELP.format(verbs="\n".join(f"  {verb:10}{line}" for verb, line in VERBS.items())))
+        print(_HELP.format(verbs="\n".join(f"  {verb:11}{line}" for verb, line in VERBS.items())))
         return
     if arguments[0] == "--version":
         from vlm_jax import __version__
@@ -67,7 +72,7 @@ def _run_verb(verb: str, arguments: Sequence[str]) -> None:
     except (InputError, DivergedError) as error:
         _stop(f"vlm-jax {verb}: {error}")
     except KeyboardInterrupt:
-        again = "; the same command goes on from the last checkpoint" if verb in _RESUMABLE else ""
+        again = "; the same command goes on from where it was" if verb in _RESUMABLE else ""
         print(f"\nvlm-jax {verb}: stopped{again}", file=sys.stderr)
         sys.exit(130)
 

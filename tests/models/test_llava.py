@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.models.adapters import init_lora, init_reward_head, init_value_head, merge_lora, verdict_head
+from vlm_jax.models.adapters import init_lora, init_reward_head, init_value_head, merged_kernel, verdict_head
 from vlm_jax.models.llama import empty_cache
 from vlm_jax.models.llava import Capture, Edit, encode_images, forward, logits, scores, splice
 
@@ -85,7 +85,14 @@ def test_fresh_adapter_is_the_base_exactly(tiny, base, batch):
 
 def test_merged_adapter_equals_the_adapter(tiny, base, adapter, batch):
     apart = run(tiny, base, adapter, batch).hidden
-    merged = run(tiny, merge_lora(tiny, base, adapter), None, batch).hidden
+    blocks = dict(base["language"]["blocks"])
+    for part, pairs in adapter.items():
+        blocks[part] = {
+            name: {"kernel": merged_kernel(tiny, blocks[part][name]["kernel"], pair["a"], pair["b"])}
+            for name, pair in pairs.items()
+        }
+    whole = {**base, "language": {**base["language"], "blocks": blocks}}
+    merged = run(tiny, whole, None, batch).hidden
     assert np.abs(apart - run(tiny, base, None, batch).hidden).max() > 1e-2
     real = np.asarray(batch.attention_mask)
     np.testing.assert_allclose(merged[real], apart[real], atol=1e-4)

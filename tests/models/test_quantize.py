@@ -9,7 +9,16 @@ from scipy.stats import norm
 from vlm_jax.config import PRESETS
 from vlm_jax.models.adapters import init_lora
 from vlm_jax.models.llava import forward, init_llava
-from vlm_jax.models.quantize import NF4_BLOCK, NF4_VALUES, Int8Kernel, Nf4Kernel, dense, quantize, quantize_base
+from vlm_jax.models.quantize import (
+    NF4_BLOCK,
+    NF4_VALUES,
+    Int8Kernel,
+    Nf4Kernel,
+    dense,
+    is_quantized,
+    quantize,
+    quantize_base,
+)
 from vlm_jax.parallel.mesh import make_mesh, shardings
 
 SCHEMES = ("int8", "nf4", "nf4_double")
@@ -79,7 +88,9 @@ def test_a_quantised_model_is_the_model_of_its_dequantised_weights():
     for scheme, kind in (("int8", Int8Kernel), ("nf4", Nf4Kernel), ("nf4_double", Nf4Kernel)):
         small = jax.jit(quantize_base, static_argnums=1)(base, scheme)
         assert isinstance(small["language"]["blocks"]["mlp"]["down"]["kernel"], kind)
-        plain = jax.tree.map(lambda leaf: dense(leaf, FLOAT32) if quantized(leaf) else leaf, small, is_leaf=quantized)
+        plain = jax.tree.map(
+            lambda leaf: dense(leaf, FLOAT32) if is_quantized(leaf) else leaf, small, is_leaf=is_quantized
+        )
         run = jax.jit(forward, static_argnums=0)
         np.testing.assert_allclose(
             run(config, small, lora, batch).hidden, run(config, plain, lora, batch).hidden, atol=2e-5
@@ -98,10 +109,6 @@ def test_every_leaf_of_a_quantised_base_has_a_sharding(scheme):
     weights = sum(32 * size for size in (4 * 4096 * 4096, 3 * 4096 * 11008))
     bits = {"int8": 8.01, "nf4": 4.51, "nf4_double": 4.14}[scheme]
     assert stored * 8 / weights == pytest.approx(bits, abs=0.01)
-
-
-def quantized(leaf):
-    return isinstance(leaf, Int8Kernel | Nf4Kernel)
 
 
 def small_batch(config):

@@ -31,7 +31,7 @@ from vlm_jax.checkpoints.layouts import (
 from vlm_jax.checkpoints.peft_files import CONFIG_FILE, WEIGHTS_FILE, adapter_folder, head_files, weights_file
 from vlm_jax.checkpoints.tensor_files import TensorFile, open_file, save_tensors
 from vlm_jax.checkpoints.torch_files import TorchFile
-from vlm_jax.config import LlavaConfig
+from vlm_jax.config import LlavaConfig, LoraConfig
 from vlm_jax.errors import InputError
 from vlm_jax.files import new_folder, read_json, write_json
 from vlm_jax.models.adapters import init_lora, init_value_head
@@ -87,6 +87,20 @@ def load_adapter(folder: str | Path, config: LlavaConfig) -> Params:
     for path in heads.values():
         role["head"] = _read(open_file(path), SCALAR_HEAD, _head_shapes(config), ())
     return role
+
+
+def lora_config(folder: str | Path) -> LoraConfig:
+    """Rank and alpha of the adapter in a folder.
+
+    Raises:
+        InputError: There is no adapter, or its config does not say them.
+    """
+    path = adapter_folder(Path(folder)) / CONFIG_FILE
+    raw = read_json(path)
+    rank, alpha = raw.get("r"), raw.get("lora_alpha")
+    if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1:
+        raise InputError(f"r {rank!r} and lora_alpha {alpha!r}", "two numbers above 0", file=str(path))
+    return LoraConfig(rank, float(alpha))
 
 
 def _head_file(head: Head) -> str:

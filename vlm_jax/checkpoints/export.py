@@ -21,7 +21,7 @@ from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
 from vlm_jax.config import CLIP_PRESETS, LlavaConfig
 from vlm_jax.errors import InputError
 from vlm_jax.files import new_folder, write_json
-from vlm_jax.models.quantize import Int8Kernel, Nf4Kernel, dense
+from vlm_jax.models.quantize import Int8Kernel, Nf4Kernel, dense, is_quantized
 
 
 def export(
@@ -131,11 +131,8 @@ _dense = functools.partial(jax.jit, static_argnums=1)(dense)
 
 def _lazy(base: Params) -> Params:
     kind = _type(base, None)
-    small = (Int8Kernel, Nf4Kernel)
     return jax.tree.map(
-        lambda leaf: _Dequantised(leaf, kind) if isinstance(leaf, small) else leaf,
-        base,
-        is_leaf=lambda leaf: isinstance(leaf, small),
+        lambda leaf: _Dequantised(leaf, kind) if is_quantized(leaf) else leaf, base, is_leaf=is_quantized
     )
 
 

@@ -54,19 +54,26 @@ def source_of(checkpoint: str) -> "BaseSource":
     return BaseSource(str(checkpoint), weights_sha256(checkpoint_folder(checkpoint)))
 
 
-def open_model(checkpoint: str, mesh_options: MeshOptions = MeshOptions(), preset: str | None = None) -> Model:
+def open_model(
+    checkpoint: str,
+    mesh_options: MeshOptions = MeshOptions(),
+    preset: str | None = None,
+    adapter: Path | None = None,
+) -> Model:
     """Load a folder in our own layout or in transformers' (or ``tiny``) and put it on the mesh.
 
     Args:
         checkpoint: Folder, or ``tiny``.
         mesh_options: Layout of the devices.
         preset: A name of ``config.PRESETS`` that the checkpoint must agree with.
+        adapter: Folder of an adapter whose rank and alpha all adapters over this model will have.
 
     Raises:
         InputError: A file is missing or broken, the preset is another model, or there are too few devices.
     """
     from transformers import AutoTokenizer
 
+    from vlm_jax.checkpoints.adapters import lora_config
     from vlm_jax.checkpoints.hf_llava import check_preset
     from vlm_jax.config import PRESETS
     from vlm_jax.data.conversation import TEMPLATES
@@ -83,6 +90,8 @@ def open_model(checkpoint: str, mesh_options: MeshOptions = MeshOptions(), prese
     config, base = _load_base(folder, mesh)
     if preset is not None:
         check_preset(config, preset, folder)
+    if adapter is not None:
+        config = dataclasses.replace(config, lora=lora_config(adapter))
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError):

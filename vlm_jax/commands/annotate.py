@@ -55,7 +55,7 @@ def run(options: Options) -> None:
     if finished(target, record, made, source):
         return
     scenes = {name: here for name, here in read_scenes(options.world).items() if here.split == "preference"}
-    model = open_model(options.checkpoint, options.mesh)
+    model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
     lora = open_role(model, options.adapter)["lora"]
     asked = [(name, prompt_question(here)) for name, here in scenes.items()]
     twice = [(name, question.text) for name, question in asked for _ in range(2)]

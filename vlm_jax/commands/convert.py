@@ -28,8 +28,8 @@ class Options:
             4.1 (NF4 with 8-bit magnitudes).
     """
 
-    source: Annotated[Path, tyro.conf.Positional]
-    target: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
     vision: Path | None = None
     projector: Path | None = None
     base: Path | None = None

@@ -56,7 +56,7 @@ def measure(options: Options) -> dict:
     made, source = identity(options), source_of(options.checkpoint)
     if finished(options.out, record, made, source):
         return read_json(options.out)
-    model = open_model(options.checkpoint, options.mesh, options.preset)
+    model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
     lora = open_role(model, options.adapter)["lora"]
     scores = evaluate(model, lora, options.world, options.split, options.batch_size, options.max_new_tokens)
     record.unlink(missing_ok=True)

@@ -24,8 +24,8 @@ class Options:
         peft_class: Class that peft will load the adapter on: the original LLaVA or transformers'.
     """
 
-    source: Annotated[str, tyro.conf.Positional]
-    target: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
     layout: Literal["hf", "llava", "peft"] = "hf"
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     vision_tower: str | None = None

@@ -57,7 +57,7 @@ def run(options: Options) -> None:
         load_image(options.image)
     text = options.prompt if options.image is None else f"{IMAGE}\n{options.prompt}"
     record = Prompt(id="prompt", image=options.image, turns=(Turn("human", text),))
-    model = open_model(options.checkpoint, options.mesh, options.preset)
+    model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
     buckets = [length for length in (64, 128, 256, 512, 1024) if length < options.max_length]
     buckets.append(options.max_length)
     # The devices share a batch evenly: rows are filled up, fillers are not answered.

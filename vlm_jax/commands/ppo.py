@@ -139,7 +139,7 @@ def run(options: Options) -> None:
     check_view(options.view, options.reward)
     facts = read_captions(options.view.facts) if options.view.facts else None
     records = read_prompts(options.prompts, options.images, facts)
-    model = open_model(options.checkpoint, options.mesh, options.preset)
+    model = open_model(options.checkpoint, options.mesh, options.preset, options.reward)
     frozen = {"reference": open_role(model, options.policy), "reward": open_role(model, options.reward)}
     if "head" not in frozen["reward"]:
         raise InputError("an adapter without a reward head", "what `vlm-jax reward` wrote", file=str(options.reward))

@@ -65,19 +65,9 @@ def init_value_head(config: LlavaConfig) -> Params:
     return {"kernel": jnp.zeros(config.language.width), "bias": jnp.zeros(())}
 
 
-def merge_lora(config: LlavaConfig, base: Params, lora: Params) -> Params:
-    """The base with ``scale * A B`` added to its kernels, in the kernels' dtype."""
-
-    def merged(kernel: Float[Array, "l i o"], pair: Params) -> Float[Array, "l i o"]:
-        update = jnp.einsum("lir,lro->lio", pair["a"], pair["b"], preferred_element_type=jnp.float32)
-        return (kernel.astype(jnp.float32) + config.lora.scale * update).astype(kernel.dtype)
-
-    blocks = base["language"]["blocks"]
-    changed = {
-        part: {
-            name: {**blocks[part][name], "kernel": merged(blocks[part][name]["kernel"], pair)}
-            for name, pair in maps.items()
-        }
-        for part, maps in lora.items()
-    }
-    return {**base, "language": {**base["language"], "blocks": {**blocks, **changed}}}
+def merged_kernel(
+    config: LlavaConfig, kernel: Float[Array, "*l i o"], a: Float[Array, "*l i r"], b: Float[Array, "*l r o"]
+) -> Float[Array, "*l i o"]:
+    """A kernel with ``scale * A B`` added in float32, in the kernel's dtype."""
+    update = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+    return (kernel.astype(jnp.float32) + config.lora.scale * update).astype(kernel.dtype)

@@ -71,6 +71,10 @@ def quantize(kernel: Float[Array, "*l i o"], scheme: Scheme) -> Int8Kernel | Nf4
     return _int8(wide) if scheme == "int8" else _nf4(wide, double=scheme == "nf4_double")
 
 
+def is_quantized(leaf: object) -> bool:
+    return isinstance(leaf, Int8Kernel | Nf4Kernel)
+
+
 def dense(kernel: Kernel, dtype: jnp.dtype) -> Float[Array, "*l i o"]:
     """The kernel as an array of this type; a plain kernel is only cast."""
     if isinstance(kernel, Int8Kernel):

@@ -1,0 +1,111 @@
+"""What a folder of weights is, told from its config and the names, shapes and types of its tensors."""
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlm_jax.checkpoints import native, peft_files
+from vlm_jax.checkpoints.sources import open_source
+from vlm_jax.checkpoints.tensor_files import TensorFile, TensorFolder
+from vlm_jax.errors import InputError
+from vlm_jax.files import read_json
+
+# Read from the top; whatever matches none is shown as "other".
+_PARTS = (
+    ("adapter", re.compile(r"lora_[AB]")),
+    ("text tower", re.compile(r"text_model|text_projection")),
+    ("vision", re.compile(r"vision|visual|^(embeddings|pre_layrnorm|encoder|post_layernorm)\.")),
+    ("projector", re.compile(r"projector")),
+    ("language", re.compile(r"language|lm_head|embed_tokens|^(base_model\.)?model\.")),
+)
+
+
+@dataclasses.dataclass
+class Part:
+    parameters: int = 0
+    bytes: int = 0
+    types: set[str] = dataclasses.field(default_factory=set)
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """``remarks`` are lines for the reader: where it came from, what it lacks, what stands beside it."""
+
+    layout: str
+    parts: dict[str, Part]
+    remarks: list[str]
+
+
+def describe(folder: Path) -> Description:
+    """Raises:
+    InputError: There are no weights, or a file of them is broken.
+    """
+    if (folder / native.CONFIG_FILE).exists():
+        return _native(folder)
+    if (folder / peft_files.CONFIG_FILE).exists() or (not (folder / "config.json").exists() and _has_adapter(folder)):
+        return _adapter(peft_files.adapter_folder(folder))
+    return _torch(folder)
+
+
+def _has_adapter(folder: Path) -> bool:
+    return any(folder.glob(f"*/{peft_files.CONFIG_FILE}"))
+
+
+def _native(folder: Path) -> Description:
+    info, _ = native.read_shapes(folder)
+    file = TensorFile(folder / native.WEIGHTS_FILE)
+    stored = f"quantised to {info.scheme}" if info.scheme else "not quantised"
+    origin = info.source
+    remarks = [f"{stored}; from {origin['path']} ({origin['layout']} layout, sha256 {origin['sha256'][:12]}...)"]
+    return Description("our own", _parts(file.shapes(), file.dtypes()), remarks)
+
+
+def _adapter(folder: Path) -> Description:
+    file = peft_files.weights_file(folder)
+    raw = read_json(folder / peft_files.CONFIG_FILE)
+    remarks = [f"rank {raw.get('r')}, alpha {raw.get('lora_alpha')}, over {raw.get('base_model_name_or_path')}"]
+    remarks += [f"a {kind} head beside it: {path}" for kind, path in peft_files.head_files(folder).items()]
+    try:
+        peft_files.read_adapter(folder)
+    except InputError as error:
+        remarks.append(f"not usable here: found {error.found}; expected {error.expected}")
+    return Description("peft adapter", _parts(file.shapes(), file.dtypes()), remarks)
+
+
+def _torch(folder: Path) -> Description:
+    tensors = TensorFolder(folder)
+    raw = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    try:
+        source = open_source(folder)
+        layout, remarks = {"hf": "transformers' LLaVA", "llava": "original LLaVA"}[source.layout], ["complete"]
+    except InputError as error:
+        layout = _guess(raw)
+        remarks = [f"not usable as it is: found {error.found}; expected {error.expected}"]
+    return Description(layout, _parts(tensors.shapes, tensors.dtypes), remarks)
+
+
+def _guess(raw: dict[str, Any]) -> str:
+    if "text_config" in raw:
+        return f"transformers' {raw.get('model_type')}"
+    if "mm_vision_tower" in raw:
+        return "original LLaVA"
+    return {"llama": "LLaMA", "clip": "CLIP", "clip_vision_model": "CLIP vision tower"}.get(
+        raw.get("model_type"), f"unknown (model_type {raw.get('model_type')!r})"
+    )
+
+
+def _parts(shapes: dict[str, tuple[int, ...]], dtypes: dict[str, np.dtype]) -> dict[str, Part]:
+    """Numbers by part; a byte of NF4 codes holds two weights, and magnitudes and scales are no parameters."""
+    parts: dict[str, Part] = {}
+    for name, shape in shapes.items():
+        key = next((part for part, pattern in _PARTS if pattern.search(name)), "other")
+        part = parts.setdefault(key, Part())
+        part.bytes += math.prod(shape) * dtypes[name].itemsize
+        part.types.add(str(dtypes[name]))
+        if not re.search(r"/kernel/(scale|absmax|peak)$", name):
+            part.parameters += math.prod(shape) * (2 if name.endswith("/kernel/codes") else 1)
+    return parts
