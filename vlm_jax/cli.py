@@ -1,6 +1,7 @@
 """``vlm-jax VERB ...``: dispatch to one module a verb. Only the chosen verb's module is imported, and that imports jax
 only when it runs, so that help and mistakes answer at once."""
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -71,6 +72,10 @@ def _run_verb(verb: str, arguments: Sequence[str]) -> None:
         module.run(options)
     except (InputError, DivergedError) as error:
         _stop(f"vlm-jax {verb}: {error}")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _stop(f"vlm-jax {verb}: no space left on the disk{f' for {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
         again = "; the same command goes on from where it was" if verb in _RESUMABLE else ""
         print(f"\nvlm-jax {verb}: stopped{again}", file=sys.stderr)

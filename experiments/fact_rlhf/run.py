@@ -14,6 +14,7 @@ from pathlib import Path
 import tyro
 
 from experiments.fact_rlhf.readme import write_readme
+from experiments.fact_rlhf.why import explain
 from experiments.generated import shortened
 from vlm_jax.checkpoints.opening import source_of
 from vlm_jax.checkpoints.provenance import identity
@@ -59,6 +60,7 @@ def run_one(options: Options, seed: int, resolution: int) -> None:
             "resolution": resolution,
             "models": {name: shortened(score) for name, score in scores.items()},
             "ppo": last_metrics(one),
+            "why": explain(one),
             "made": made,
             "versions": demo.versions(),
         },

@@ -69,9 +69,9 @@ def convert(
         {"settings": {"layout": source.layout, "dtype": dtype, "scheme": scheme, "sha256": sha256}},
     )
     try:
-        rows = _write_weights(source, partial, dtype, scheme, step)
         if tokenizer is not None:
             copy_tokenizer(tokenizer, partial)
+        rows = _write_weights(source, partial, dtype, scheme, step)
         origin = {"path": str(source.folder), "layout": source.layout, "sha256": sha256}
         write_info(partial, NativeInfo(source.config, dtype, scheme, origin))
         if scheme is not None:

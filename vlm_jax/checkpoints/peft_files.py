@@ -30,6 +30,12 @@ _PROJECTIONS = tuple(name for name, _ in DECODER_PROJECTIONS)
 _SUFFIXES = tuple(name.rpartition(".")[2] for name in _PROJECTIONS)
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, itself or in folders below, and no model."""
+    here = (folder / CONFIG_FILE).exists()
+    return here or (not (folder / "config.json").exists() and any(folder.glob(f"*/{CONFIG_FILE}")))
+
+
 def adapter_folder(folder: Path) -> Path:
     """The folder itself or the only one below it that holds an adapter: peft writes those of other names there.
 

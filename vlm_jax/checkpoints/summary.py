@@ -46,13 +46,9 @@ def describe(folder: Path) -> Description:
     """
     if (folder / native.CONFIG_FILE).exists():
         return _native(folder)
-    if (folder / peft_files.CONFIG_FILE).exists() or (not (folder / "config.json").exists() and _has_adapter(folder)):
+    if peft_files.is_adapter(folder):
         return _adapter(peft_files.adapter_folder(folder))
     return _torch(folder)
-
-
-def _has_adapter(folder: Path) -> bool:
-    return any(folder.glob(f"*/{peft_files.CONFIG_FILE}"))
 
 
 def _native(folder: Path) -> Description:

@@ -3,6 +3,7 @@
 Reads transformers' layout (all of its names), the original LLaVA layout (v0, v1, 1.5, LLaVA-RLHF's sft_model) with or
 without its vision tower, a plain LLaMA or Vicuna with a mm_projector.bin, and delta weights over a LLaMA. The result is
 a folder for every `--checkpoint`. A conversion that was killed goes on when the same command is given again.
+An adapter of peft (also LLaVA-RLHF's, with its reward or value head) becomes one for `--adapter` or `--reward`.
 """
 
 import dataclasses
@@ -40,9 +41,15 @@ class Options:
 
 def run(options: Options) -> None:
     from vlm_jax.checkpoints.convert import convert
+    from vlm_jax.checkpoints.export import export_adapter
+    from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.sources import open_source
     from vlm_jax.train.log import Meter
 
+    if is_adapter(options.source):
+        export_adapter(options.source, options.target, "llava")
+        print(options.target)
+        return
     source = open_source(options.source, options.vision, options.projector, options.base)
     mebibytes = 2**20
     total = sum(path.stat().st_size for path in source.files) // mebibytes

@@ -16,9 +16,12 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from vlm_jax.scenes.world import STANDARD_DIALS, Dials
+
+if TYPE_CHECKING:
+    from vlm_jax.commands import reward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,23 +164,8 @@ def branch(options: Options, name: str) -> dict:
     with contextlib.redirect_stdout(_Named(name, sys.stdout)):
         if with_facts is not None:
             adapter = out / "ppo" / "adapter"
-            facts = world / "image_to_caption.json" if with_facts else None
-            view = reward.RewardView(facts=facts, resolution=options.resolution)
-            reward.run(
-                reward.Options(
-                    checkpoint="tiny",
-                    preferences=world / "preferences.json",
-                    images=world / "images",
-                    out=out / "reward",
-                    view=view,
-                    verdict=("Yes", "No"),
-                    epochs=options.reward_epochs,
-                    microbatches=_MICROBATCHES,
-                    max_length=184 if with_facts else 96,
-                    held_out=_held_out(options),
-                    seed=options.seed,
-                )
-            )
+            ranking = reward_options(options, name)
+            reward.run(ranking)
             ppo.run(
                 ppo.Options(
                     checkpoint="tiny",
@@ -185,7 +173,7 @@ def branch(options: Options, name: str) -> dict:
                     prompts=world / "prompts.json",
                     images=world / "images",
                     out=out / "ppo",
-                    view=view,
+                    view=ranking.view,
                     steps=options.ppo_steps,
                     # Fresh answers teach more than a second pass over old ones, and cost this model the same.
                     epochs=1,
@@ -197,6 +185,27 @@ def branch(options: Options, name: str) -> dict:
         split = "test" if options.test else "validation"
         scored = eval.Options(checkpoint="tiny", world=world, out=out / "scores.json", adapter=adapter, split=split)
         return eval.measure(scored) | {"reward_accuracy": _reward_accuracy(options, name)}
+
+
+def reward_options(options: Options, name: str) -> "reward.Options":
+    """How the reward model of one of ``MODELS`` is trained."""
+    from vlm_jax.commands import reward
+
+    world, with_facts = options.out / "world", MODELS[name]
+    facts = world / "image_to_caption.json" if with_facts else None
+    return reward.Options(
+        checkpoint="tiny",
+        preferences=world / "preferences.json",
+        images=world / "images",
+        out=options.out / name / "reward",
+        view=reward.RewardView(facts=facts, resolution=options.resolution),
+        verdict=("Yes", "No"),
+        epochs=options.reward_epochs,
+        microbatches=_MICROBATCHES,
+        max_length=184 if with_facts else 96,
+        held_out=_held_out(options),
+        seed=options.seed,
+    )
 
 
 def _reward_accuracy(options: Options, name: str) -> float:

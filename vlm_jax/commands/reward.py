@@ -15,7 +15,10 @@ import tyro
 from vlm_jax.checkpoints.opening import MeshOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vlm_jax.checkpoints.opening import Model
+    from vlm_jax.data.sources import Preference
     from vlm_jax.rewards.prompts import RewardPrompt
 
 
@@ -136,33 +139,37 @@ def first_head(options: Options, model: "Model") -> dict:
     return verdict_head(model.base, good, bad)
 
 
-def held_out_accuracy(options: Options, model: "Model", role: dict) -> float | None:
-    """Share of the held-out pairs whose preferred answer scores higher; None where no pair is held out."""
+def pair_accuracy(options: Options, model: "Model", role: dict, records: "Sequence[Preference]") -> float | None:
+    """Share of the pairs whose preferred answer scores higher; None of no pairs."""
     import jax
     import numpy as np
 
     from vlm_jax.parallel.compile import place_batch
     from vlm_jax.train.reward import reward_scores
 
-    score = jax.jit(lambda base, role, batch: reward_scores(model.config, base, role, batch))
-    count = options.held_out
-    if count == 0:
+    if not records:
         return None
-    right, batches = [], iter(_batches(options, model, slice(-count, None)))
-    for _ in range(-(-count // options.batch_size)):
+    score = jax.jit(lambda base, role, batch: reward_scores(model.config, base, role, batch))
+    right, batches = [], iter(_batches(options, model, records))
+    for _ in range(-(-len(records) // options.batch_size)):
         pairs = next(batches)
         first, second = np.split(np.asarray(score(model.base, role, place_batch(model.mesh, pairs.batch))), 2)
         right.extend((second >= first) == (pairs.choice == 1))
     # The first epoch of a pipeline holds every record once; what follows would count twice.
-    return float(np.mean(right[:count]))
+    return float(np.mean(right[: len(records)]))
 
 
-def _batches(options: Options, model: "Model", rows: slice):
-    from vlm_jax.data.pipelines import preference_batches
+def read_pairs(options: Options) -> "list[Preference]":
+    """All pairs of the file, with their facts where the reward model reads facts."""
     from vlm_jax.data.sources import read_captions, read_preferences
 
     facts = read_captions(options.view.facts) if options.view.facts else None
-    records = read_preferences(options.preferences, options.images, facts)[rows]
+    return read_preferences(options.preferences, options.images, facts)
+
+
+def _batches(options: Options, model: "Model", records: "Sequence[Preference]"):
+    from vlm_jax.data.pipelines import preference_batches
+
     return preference_batches(
         records,
         model.tokenizer,
@@ -203,6 +210,7 @@ def run(options: Options) -> None:
     if pairs < options.batch_size:
         found = f"{pairs} pairs beside the {options.held_out} held out"
         raise InputError(found, f"at least one batch of {options.batch_size}", file=str(options.preferences))
+    records = read_pairs(options)
     model = open_model(options.checkpoint, options.mesh, options.preset)
     steps = max(1, round(options.epochs * pairs / options.batch_size))
     optim = Optim(options.learning_rate, steps=steps, warmup_steps=round(options.warmup * steps))
@@ -220,10 +228,10 @@ def run(options: Options) -> None:
             model.mesh,
             state,
             lambda state, batch: step(model.base, state, batch),
-            _batches(options, model, slice(0, pairs)),
+            _batches(options, model, records[:pairs]),
             made,
             source,
         )
-        accuracy = held_out_accuracy(options, model, state.params)
+        accuracy = pair_accuracy(options, model, state.params, records[pairs:])
     write_json(options.out / "results.json", {"held_out_accuracy": accuracy, "held_out_pairs": options.held_out})
     save_adapter(result, model.config, state.params, notes={VIEW_FILE: described(options.view)})
