@@ -23,6 +23,9 @@ VERBS = {
 
 _RESUMABLE = ("demo", "sft", "reward", "ppo", "convert")
 
+_AGAIN = "the same command goes on from where it was"
+_TERMINATED = 128 + 15  # What a shell reports of a process that SIGTERM ended.
+
 _HELP = """usage: vlm-jax VERB [options]
 
 Measure, explain and cure hallucination in vision-language models.
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run_verb(verb: str, arguments: Sequence[str]) -> None:
     import tyro
 
-    from vlm_jax.errors import DivergedError, InputError
+    from vlm_jax.errors import DivergedError, InputError, TerminatedError
 
     module = importlib.import_module(f"vlm_jax.commands.{verb}")
     options = tyro.cli(module.Options, prog=f"vlm-jax {verb}", args=arguments, description=module.__doc__)
@@ -72,12 +75,15 @@ def _run_verb(verb: str, arguments: Sequence[str]) -> None:
         module.run(options)
     except (InputError, DivergedError) as error:
         _stop(f"vlm-jax {verb}: {error}")
+    except TerminatedError as error:
+        print(f"vlm-jax {verb}: {error}; {_AGAIN}", file=sys.stderr)
+        sys.exit(_TERMINATED)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         _stop(f"vlm-jax {verb}: no space left on the disk{f' for {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
-        again = "; the same command goes on from where it was" if verb in _RESUMABLE else ""
+        again = f"; {_AGAIN}" if verb in _RESUMABLE else ""
         print(f"\nvlm-jax {verb}: stopped{again}", file=sys.stderr)
         sys.exit(130)
 

@@ -57,3 +57,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 class DivergedError(Exception):
     """A training metric is no finite number any more; going on would only burn time."""
+
+
+class TerminatedError(Exception):
+    """A run was asked to end (SIGTERM) and has saved where it stood."""

@@ -1,5 +1,7 @@
 """Runs come back bit for bit, typed, on whatever mesh asks for them, and only into the run that wrote them."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,3 +105,39 @@ def test_restores_onto_another_mesh(tmp_path):
         restored = run.restore(spread)
     assert restored.state["params"]["lora"]["a"].sharding == target
     assert_same(restored.state, state)
+
+
+def files_of(folder):
+    """Every file of a saved step, the arrays' own first."""
+    return sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: -path.stat().st_size)
+
+
+def flipped(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0x10]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [flipped, lambda content: content[: len(content) // 2]], ids=["flipped", "cut"])
+def test_a_damaged_checkpoint_is_named_or_does_no_harm(damage, tmp_path):
+    """Whichever file is damaged: an error that names the step and the one before, or the very same state."""
+    state = jax.tree.map(lambda leaf: jnp.tile(leaf, (64,) * leaf.ndim), make_state(2))
+    with RunState(tmp_path, CONFIG, BASE) as run:
+        run.save(1, state, DATA)
+        run.save(2, state, DATA)
+    complaints = []
+    for path in files_of(tmp_path / "steps" / "2"):
+        whole = path.read_bytes()
+        path.write_bytes(damage(whole))
+        with RunState(tmp_path, CONFIG, BASE) as run:
+            try:
+                assert_same(run.restore(abstract(state)).state, state)
+            except InputError as error:
+                complaints.append(str(error))
+        path.write_bytes(whole)
+    assert len(complaints) >= 4
+    for line in complaints:
+        assert "steps/2: found a damaged checkpoint" in line
+        assert "delete that folder to go on from step 1" in line
+    shutil.rmtree(tmp_path / "steps" / "2")
+    with RunState(tmp_path, CONFIG, BASE) as run:
+        assert run.restore(abstract(state)).step == 1

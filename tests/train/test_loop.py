@@ -5,6 +5,8 @@ import functools
 import hashlib
 import io
 import json
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from vlm_jax.checkpoints.provenance import BaseSource
 from vlm_jax.data.conversation import TEMPLATES, Turn
 from vlm_jax.data.pipelines import instruction_batches, prompt_batches
 from vlm_jax.data.sources import Instruction, Prompt
-from vlm_jax.errors import DivergedError, InputError
+from vlm_jax.errors import DivergedError, InputError, TerminatedError
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.parallel.compile import jit_step, place
 from vlm_jax.parallel.mesh import make_mesh
@@ -197,3 +199,27 @@ def test_only_logged_steps_are_written_and_the_last_one_always(config, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows == [{"step": step, "loss": 1.0} for step in (2, 5, 7)]
     assert [path.name for path in (tmp_path / "steps").iterdir()] == ["8"]
+
+
+def test_sigterm_saves_the_step_and_the_run_goes_on_bit_for_bit(sft_parts, tmp_path):
+    step = sft_parts[2]
+    straight = go(tmp_path / "straight", sft_parts, step)
+    calls = []
+
+    def terminated(state, batch):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(state, batch)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TerminatedError, match="step 3 of 4 is saved"):
+        go(tmp_path / "stopped", sft_parts, terminated)
+    assert len(calls) == 3
+    assert signal.getsignal(signal.SIGTERM) == before
+    seen = []
+    resumed = go(tmp_path / "stopped", sft_parts, seeing(step, seen))
+    assert len(seen) == 1
+    jax.tree.map(np.testing.assert_array_equal, resumed, straight)
+    one, two = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("straight", "stopped"))
+    assert one == two

@@ -3,7 +3,8 @@
     folder/run.json        settings, inputs and where the frozen base comes from (its bytes are never copied)
     folder/steps/<step>/   one orbax checkpoint each, the newest two kept; the data state is in its custom metadata
 
-Only this file knows orbax (its v1 API).
+Only this file knows orbax (its v1 API). Orbax hands out damaged arrays without a word, so every leaf is saved with a
+fingerprint and compared when it comes back.
 """
 
 from pathlib import Path
@@ -11,6 +12,8 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, UInt32
 from orbax.checkpoint import v1 as ocp
 
 from vlm_jax.checkpoints.provenance import BaseSource, claim
@@ -18,6 +21,7 @@ from vlm_jax.errors import InputError, differences
 from vlm_jax.parallel.mesh import path_name
 
 _KEPT = 2
+_NAMED = 6  # Leaves that a complaint lists.
 
 
 class Restored(NamedTuple):
@@ -62,8 +66,9 @@ class RunState:
             state: Nested dicts and optax states of arrays.
             data_state: What the data iterator needs to go on, in JSON types.
         """
+        metadata = {"data": data_state, "fingerprints": _fingerprints(state)}
         # Without force, orbax drops a save that comes while another one runs, and says nothing.
-        self._checkpointer.save_async(step, state, force=True, custom_metadata={"data": data_state})
+        self._checkpointer.save_async(step, state, force=True, custom_metadata=metadata)
 
     def restore(self, abstract_state: Any) -> Restored:
         """The newest checkpoint, placed as asked: the mesh may differ from the one that it was saved on.
@@ -73,15 +78,36 @@ class RunState:
                 Types of optax states come from here, orbax does not store them.
 
         Raises:
-            InputError: There is no checkpoint, or its leaves differ in name, shape or dtype.
+            InputError: There is no checkpoint, its leaves differ in name, shape or dtype, or it is damaged. Nothing
+                falls back to an older one by itself.
         """
         step = self.latest_step
         if step is None:
             raise InputError("no checkpoint", "at least one finished save", file=str(self._folder))
-        metadata = self._checkpointer.metadata(step)
-        _check_leaves(self._folder / "steps" / str(step), metadata.metadata, abstract_state)
-        state = self._checkpointer.load(step, abstract_state)
-        return Restored(state, metadata.custom_metadata["data"], step)
+        try:
+            metadata = self._checkpointer.metadata(step)
+            stored, extra = metadata.metadata, metadata.custom_metadata
+            if not jax.tree.leaves(stored):
+                raise self._damaged(step, "no arrays can be found in it")
+            _check_leaves(self._place(step), stored, abstract_state)
+            state = self._checkpointer.load(step, abstract_state)
+            data_state, marks = extra["data"], extra["fingerprints"]
+        except InputError:
+            raise
+        except Exception as error:
+            # Orbax and its stores raise a type of their own for each file that may be missing, cut short or changed.
+            raise self._damaged(step, f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
+        if odd := sorted(name for name, mark in _fingerprints(state).items() if mark != marks.get(name)):
+            raise self._damaged(step, f"changed bytes in {', '.join(odd[:_NAMED])}")
+        return Restored(state, data_state, step)
+
+    def _place(self, step: int) -> Path:
+        return self._folder / "steps" / str(step)
+
+    def _damaged(self, step: int, reason: str) -> InputError:
+        before = [one.step for one in self._checkpointer.checkpoints if one.step < step]
+        wanted = f"a whole one; delete that folder to go on from step {max(before)}" if before else "a whole one"
+        return InputError(f"a damaged checkpoint ({reason})", wanted, file=str(self._place(step)))
 
     def wait(self) -> None:
         """Block until the running save is on disk."""
@@ -97,6 +123,30 @@ class RunState:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _fingerprints(state: Any) -> dict[str, int]:
+    """A number for every leaf's bits, computed where the leaf lies; the same on every mesh."""
+    marks = jax.device_get(_marks(state))
+    return {path_name(path): int(mark) for path, mark in jax.tree_util.tree_leaves_with_path(marks)}
+
+
+@jax.jit
+def _marks(state: Any) -> Any:
+    return jax.tree.map(_mark, state)
+
+
+def _mark(leaf: Array) -> UInt32[Array, ""]:
+    """Sum of the elements' bits, each times an odd number of its own, modulo 2^32.
+
+    A changed bit moves a term by a power of two times an odd number, which is never 0 there; integers may be added up
+    in any order.
+    """
+    if leaf.dtype == bool:
+        leaf = leaf.astype(jnp.uint8)
+    bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32).reshape(-1)
+    places = jnp.arange(bits.size, dtype=jnp.uint32)
+    return jnp.sum(bits * (places * jnp.uint32(2654435762) + jnp.uint32(1)), dtype=jnp.uint32)
 
 
 def _check_leaves(path: Path, stored: Any, wanted: Any) -> None:

@@ -4,8 +4,11 @@ What is computed lives in the step, a compiled function (or, for PPO, two with a
 nothing about it.
 """
 
+import contextlib
 import dataclasses
 import math
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from jax.sharding import Mesh
 
 from vlm_jax.checkpoints.provenance import BaseSource
 from vlm_jax.checkpoints.run_state import RunState
-from vlm_jax.errors import DivergedError
+from vlm_jax.errors import DivergedError, TerminatedError
 from vlm_jax.parallel.compile import place_batch
 from vlm_jax.parallel.mesh import shardings
 from vlm_jax.train.log import Meter, MetricLog
@@ -62,8 +65,9 @@ def train(
     Raises:
         InputError: The folder holds a run with other settings.
         DivergedError: A metric became infinite or not a number; the last checkpoint is from before.
+        TerminatedError: SIGTERM came; the step it came in is finished and saved.
     """
-    with RunState(run.folder, dict(identity), base) as saved:
+    with RunState(run.folder, dict(identity), base) as saved, _termination() as asked:
         state, iterator, first = _resume(saved, mesh, state, iter(batches))
         log = MetricLog(run.folder, first)
         try:
@@ -71,14 +75,32 @@ def train(
                 for number in range(first, run.steps):
                     state, metrics = step(state, place_batch(mesh, next(iterator)))
                     done = number + 1
-                    due = done % run.save_every == 0 or done == run.steps
+                    due = done % run.save_every == 0 or done == run.steps or asked.is_set()
                     if due or done % run.log_every == 0:
                         _report(run, number, metrics, log, meter)
                     if due:
                         saved.save(done, state, iterator.get_state())
+                    if asked.is_set() and done < run.steps:
+                        saved.wait()
+                        raise TerminatedError(f"terminated; step {done} of {run.steps} is saved")
         finally:
             log.close()
     return state
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, in place of ending the process in the middle of a step."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        # Python lets no other thread handle signals.
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _resume(saved: RunState, mesh: Mesh, state: TrainState, iterator: Iterator) -> tuple[TrainState, Iterator, int]:
