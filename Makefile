@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests in as many processes as there are cores.
 WORKERS ?= auto
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow test-kill lint format clean
 
 # An edited pyproject.toml installs again.
 $(VENV)/.installed: pyproject.toml
@@ -28,7 +28,11 @@ test: $(VENV)/.installed-test
 
 # Minutes each, one after the other: they use all cores themselves.
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not kill"
+
+# Every kind of run, killed at twenty moments: about a quarter of an hour.
+test-kill: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m kill
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

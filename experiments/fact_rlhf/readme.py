@@ -96,6 +96,21 @@ def ppo_table(results: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def why_table(results: list[dict]) -> str:
+    """Which hallucinations each model makes, per 100 descriptions, and how well its reward model tells them."""
+    lines = ["| | " + " | ".join(MODELS.values()) + " |", "|---|" + "---:|" * len(MODELS)]
+    labels = {"habits": "absent kind whose partner is there", "misses": "other absent kind"}
+    for cause, label in labels.items():
+        cells = [mean_and_interval([one["why"]["causes"][name][cause] for one in results], 1) for name in MODELS]
+        lines.append(f"| {label}, per 100 descriptions | " + " | ".join(cells) + " |")
+    cells = [
+        mean_and_interval([100 * one["why"]["truth_accuracy"][name]["accuracy"] for one in results], 1)
+        for name in ("rlhf", "fact_rlhf")
+    ]
+    lines.append(f"| reward model against the truth, % | | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _by_resolution(results: list[dict], value: Callable[[dict], float]) -> dict[int, list[float]]:
     resolutions = sorted({one["resolution"] for one in results})
     return {r: [value(one) for one in results if one["resolution"] == r] for r in resolutions}
@@ -111,14 +126,14 @@ def common_seeds(results: list[dict]) -> list[dict]:
 def curve_table(results: list[dict]) -> str:
     """The gain from facts against what the reward models see."""
     lines = [
-        "| pixels seen | seeds | reward accuracy without facts | with facts | CHAIR_i start | RLHF | Fact-RLHF |"
+        "| pixels seen | seeds | truth told without facts | with facts | CHAIR_i start | RLHF | Fact-RLHF |"
         " gain from facts, points |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for resolution, group in _by_resolution(results, lambda one: one).items():
-        accuracy = [np.mean([one["summaries"][n]["reward_accuracy"] for one in group]) for n in ("rlhf", "fact_rlhf")]
+        told = [[one["why"]["truth_accuracy"][name]["accuracy"] for one in group] for name in ("rlhf", "fact_rlhf")]
         chair = [np.mean([one["summaries"][name]["chair_i"] for one in group]) for name in MODELS]
-        cells = [f"{100 * value:.1f} %" for value in (*accuracy, *chair)]
+        cells = [f"{100 * value:.1f} %" for value in (*map(np.mean, told), *chair)]
         arms = [(one["summaries"]["rlhf"], one["summaries"]["fact_rlhf"]) for one in group]
         gains = [100 * (plain["chair_i"] - fact["chair_i"]) for plain, fact in arms]
         each = ", ".join(f"{gain:+.2f}" for gain in gains)
@@ -158,6 +173,7 @@ def write_readme(folder: Path) -> None:
     replace_between(readme, "seeds", seed_table(main))
     replace_between(readme, "ppo", ppo_table(main))
     replace_between(readme, "differences", difference_table(main))
+    replace_between(readme, "why", why_table(main))
     replace_between(readme, "curve", curve_table(common_seeds(results)))
     draw_curve(common_seeds(results), folder / "curve.svg")
 

@@ -115,7 +115,7 @@ def load_native(folder: Path, mesh: Mesh) -> tuple[NativeInfo, Params]:
     def load(key_path: Any, shape: jax.ShapeDtypeStruct, sharding: Any) -> jax.Array:
         # A map of its own for every leaf: its pages go back when the leaf is loaded.
         stored = leaf(key_path, shape)
-        return jax.make_array_from_callback(shape.shape, sharding, lambda index: np.ascontiguousarray(stored[index]))
+        return jax.make_array_from_callback(shape.shape, sharding, lambda index: np.array(stored[index]))
 
     return info, jax.tree_util.tree_map_with_path(load, shapes, shardings(mesh, shapes))
 

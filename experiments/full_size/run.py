@@ -1,0 +1,188 @@
+"""Full-size checkpoints on a small machine: how fast they convert, in how much memory, and whether they answer.
+
+    python -m experiments.full_size.run --folder /somewhere/with/60/GB
+
+Makes a LLaVA-1.5 of random float16 weights in transformers' layout, shard by shard; converts it; answers one prompt
+about one image with the result, on the CPU. Every measurement is a process of its own. Finished parts are kept, so the
+same command goes on where a stopped one left off; weights are removed when nothing needs them any more.
+"""
+
+import dataclasses
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from experiments.generated import replace_between
+from vlm_jax.checkpoints.export import padded_rows
+from vlm_jax.checkpoints.hf_config import config_json, processor_files
+from vlm_jax.checkpoints.layouts import HF_LLAVA, slots, with_vocabulary
+from vlm_jax.checkpoints.opening import TINY
+from vlm_jax.checkpoints.sources import stored_shapes
+from vlm_jax.checkpoints.tensor_files import write_tensors
+from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
+from vlm_jax.commands.demo import versions
+from vlm_jax.config import PRESETS, LlavaConfig
+from vlm_jax.files import new_folder, read_json, write_json
+
+_HERE = Path(__file__).parent
+_STD = 0.02  # Of LLaMA's own start.
+_POOL = 2**24
+_TOKENS = 4
+_GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command takes.
+
+    Attributes:
+        folder: For the weights.
+        sizes: Presets to run.
+        schemes: Quantisations of the first; further ones get the last of these.
+        keep: Leave the weights there.
+    """
+
+    folder: Path
+    sizes: tuple[str, ...] = ("llava-1.5-7b", "llava-1.5-13b")
+    schemes: tuple[str, ...] = ("int8", "nf4")
+    keep: bool = False
+
+
+def random_tensors(config: LlavaConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor of transformers' layout, float16; values are slices of one pool of normal draws."""
+    rng = np.random.default_rng(0)
+    pool = (_STD * rng.standard_normal(_POOL)).astype(np.float16)
+    layout = with_vocabulary(HF_LLAVA, config.language.vocab_size, padded_rows(config))
+    for name, slot in slots(layout, stored_shapes("hf", config)).items():
+        if slot.path.endswith("scale"):
+            yield name, np.ones(slot.shape, np.float16)
+            continue
+        size = int(np.prod(slot.shape))
+        start = int(rng.integers(_POOL))
+        yield name, np.resize(np.roll(pool, -start) if size >= _POOL else pool[start % (_POOL - size) :], slot.shape)
+
+
+def make_checkpoint(config: LlavaConfig, folder: Path) -> None:
+    with new_folder(folder) as partial:
+        write_json(partial / "config.json", config_json(config, padded_rows(config), "float16"))
+        for name, contents in processor_files(config).items():
+            write_json(partial / name, contents)
+        copy_tokenizer(TINY, partial)
+        write_tensors(partial, random_tensors(config))
+
+
+def measured(*arguments: str | Path) -> dict:
+    """Runs ``vlm-jax`` with these arguments; wall seconds, peak resident memory of the process and its output."""
+    code = (
+        "import resource, sys\n"
+        "from vlm_jax.cli import main\n"
+        "main(sys.argv[1:])\n"
+        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    began = time.monotonic()
+    line = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, arguments))}: {done.stderr[-2000:]}")
+    *output, peak = done.stdout.strip().splitlines()
+    return {
+        "seconds": round(time.monotonic() - began, 1),
+        # ru_maxrss counts KiB on Linux.
+        "peak_gib": round(int(peak.split()[1]) * 1024 / _GIB, 2),
+        "output": output[-3:],
+    }
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def run_one(options: Options, size: str, scheme: str) -> None:
+    """Convert and answer; the figures go into a results file of their own."""
+    target = _HERE / "results" / f"{size}_{scheme}.json"
+    if target.exists():
+        return
+    source, ours = options.folder / size, options.folder / f"{size}-{scheme}"
+    if not source.exists():
+        print(f"{size}: making random weights")
+        make_checkpoint(PRESETS[size], source)
+    shutil.rmtree(ours, ignore_errors=True)
+    print(f"{size} to {scheme}")
+    converted = measured("convert", source, ours, "--quantize", scheme)
+    image = options.folder / "gradient.png"
+    Image.linear_gradient("L").convert("RGB").save(image)
+    prompt = ["--image", image, "--prompt", "What is in the picture?", "--max-new-tokens", str(_TOKENS)]
+    answered = measured("generate", "--checkpoint", ours, *prompt)
+    write_json(
+        target,
+        {
+            "size": size,
+            "scheme": scheme,
+            "source_bytes": size_of(source),
+            "largest_shard_bytes": max(path.stat().st_size for path in source.glob("*.safetensors")),
+            "result_bytes": size_of(ours),
+            "convert": converted,
+            "generate": answered | {"new_tokens": _TOKENS},
+            "errors": quantisation_errors(ours),
+            "machine": {"cores": len(os.sched_getaffinity(0)), "processor": platform.machine()},
+            "versions": versions(),
+        },
+    )
+    if not options.keep:
+        shutil.rmtree(ours)
+
+
+def quantisation_errors(folder: Path) -> dict[str, float]:
+    rows = read_json(folder / "quantization.json")["tensors"]
+    relative = [row["relative_rms"] for row in rows]
+    return {"tensors": len(rows), "mean_relative_rms": float(np.mean(relative)), "largest_relative_rms": max(relative)}
+
+
+def table() -> str:
+    """One line for every results file."""
+    lines = [
+        "| model | quantised to | source GiB | result GiB | convert s | MB/s | peak GiB | result + shard + 1 GiB |"
+        " answer s | answer peak GiB | error, % of RMS |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for path in sorted((_HERE / "results").glob("*.json")):
+        one = read_json(path)
+        convert, generate = one["convert"], one["generate"]
+        bound = (one["result_bytes"] + one["largest_shard_bytes"]) / _GIB + 1
+        cells = [
+            f"{one['source_bytes'] / _GIB:.2f}",
+            f"{one['result_bytes'] / _GIB:.2f}",
+            f"{convert['seconds']:.0f}",
+            f"{one['source_bytes'] / 1e6 / convert['seconds']:.0f}",
+            f"{convert['peak_gib']:.2f}",
+            f"{bound:.2f}",
+            f"{generate['seconds']:.0f}",
+            f"{generate['peak_gib']:.2f}",
+            f"{100 * one['errors']['mean_relative_rms']:.2f}",
+        ]
+        lines.append(f"| {one['size']} | {one['scheme']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(options: Options) -> None:
+    options.folder.mkdir(parents=True, exist_ok=True)
+    first, *others = options.sizes
+    for size, schemes in [(first, options.schemes), *((other, options.schemes[-1:]) for other in others)]:
+        for scheme in schemes:
+            run_one(options, size, scheme)
+        if not options.keep:
+            shutil.rmtree(options.folder / size, ignore_errors=True)
+    replace_between(_HERE / "README.md", "table", table())
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
