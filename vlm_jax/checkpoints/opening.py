@@ -71,12 +71,11 @@ def open_model(
     Raises:
         InputError: A file is missing or broken, the preset is another model, or there are too few devices.
     """
-    from transformers import AutoTokenizer
-
     from vlm_jax.checkpoints.adapters import lora_config
     from vlm_jax.checkpoints.hf_llava import check_preset
     from vlm_jax.config import PRESETS
     from vlm_jax.data.conversation import TEMPLATES
+    from vlm_jax.data.tokenizers import load_tokenizer
     from vlm_jax.errors import InputError
     from vlm_jax.parallel.mesh import make_mesh
 
@@ -92,14 +91,10 @@ def open_model(
         check_preset(config, preset, folder)
     if adapter is not None:
         config = dataclasses.replace(config, lora=lora_config(adapter))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError):
-        raise InputError("no tokenizer that can be read", "the checkpoint's own", file=str(folder)) from None
     return Model(
         config=config,
         base=base,
-        tokenizer=tokenizer,
+        tokenizer=load_tokenizer(folder),
         template=TEMPLATES[config.template],
         mesh=mesh,
     )
