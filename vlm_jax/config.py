@@ -103,6 +103,8 @@ class LlavaConfig:
     lora: LoraConfig = LoraConfig()
     projector: Literal["linear", "mlp"] = "mlp"
     image_token_id: int = 32000
+    # Ids of the tokens that stand before and after an image (LLaVA v0 and v1 with mm_use_im_start_end).
+    image_ends: tuple[int, int] | None = None
     pad_token_id: int = 0
     bos_token_id: int = 1
     eos_token_id: int = 2

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import transformers
 from random_llava import (
     CONFIG,
     LINEAR,
@@ -17,15 +18,19 @@ from random_llava import (
     logits_of,
     make_batch,
     our_logits,
+    random_base,
     torch_llava,
 )
 from safetensors.numpy import load_file, save_file
 
 from vlm_jax.checkpoints.convert import convert
-from vlm_jax.checkpoints.hf_llava import load_llava
+from vlm_jax.checkpoints.export import export
+from vlm_jax.checkpoints.hf_llava import load_llava, save_llava
 from vlm_jax.checkpoints.native import CONFIG_FILE, WEIGHTS_FILE, load_native, read_info
 from vlm_jax.checkpoints.sources import open_source
+from vlm_jax.data.conversation import Piece, encode_pieces
 from vlm_jax.errors import InputError
+from vlm_jax.files import read_json
 from vlm_jax.parallel.mesh import make_mesh
 
 TO_ORIGINAL = (
@@ -191,6 +196,12 @@ def test_delta_weights(tmp_path):
     torch.save(base, tmp_path / "base/pytorch_model.bin")
     with pytest.raises(InputError, match=r"model.norm.weight \[99\] under a delta of \[48\]"):
         open_source(tmp_path / "delta", vision=tmp_path / "clip", base=tmp_path / "base")
+    # A smaller LLaMA, of which every tensor would fit into a corner.
+    smaller = {name: tensor[tuple(slice(n - 1) for n in tensor.shape)].clone() for name, tensor in base.items()}
+    del smaller["model.layers.2.mlp.up_proj.weight"]
+    torch.save(smaller, tmp_path / "base/pytorch_model.bin")
+    with pytest.raises(InputError, match=r"layers.2.mlp.up_proj.weight in one of them alone; .* under a delta of"):
+        open_source(tmp_path / "delta", vision=tmp_path / "clip", base=tmp_path / "base")
 
 
 def test_every_tensor_keeps_its_type_unless_asked(tmp_path):
@@ -276,8 +287,11 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path):
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(original_config(CONFIG)))
     torch.save({"model.norm.weight": _Attack(tmp_path / "owned")}, folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"pytorch_model.bin: found a pickle that is refused"):
+    with pytest.raises(
+        InputError, match=r"pytorch_model.bin: found a pickle that asks for io.open; it was not"
+    ) as caught:
         open_source(folder)
+    assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "owned").exists()
 
 
@@ -345,3 +359,136 @@ def test_devices_share_what_a_file_holds(tmp_path):
         np.testing.assert_array_equal(np.asarray(whole), np.asarray(parts))
     kernel = spread["language"]["blocks"]["mlp"]["gate"]["kernel"].values
     assert kernel.addressable_shards[0].data.size * 4 == kernel.size
+
+
+def test_a_tower_inside_goes_before_one_beside(tmp_path):
+    model, other = torch_llava(CONFIG), torch_llava(CONFIG)
+    with torch.no_grad():
+        for weight in other.model.vision_tower.parameters():
+            weight.add_(1.0)
+    folder = tmp_path / "original"
+    folder.mkdir()
+    torch.save(original_tensors(model, CONFIG), folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps(original_config(CONFIG)))
+    write_tower(tmp_path / "clip", other, "")
+    convert(open_source(folder, vision=tmp_path / "clip"), tmp_path / "ours", None)
+    ours, base = loaded(tmp_path / "ours")
+    assert_logits_agree(dataclasses.replace(ours, image_token_id=CONFIG.image_token_id), base, model)
+
+
+def test_a_table_that_was_resized_elsewhere_keeps_its_rows(tmp_path):
+    """transformers keeps keys of a config that it does not know, ours among them."""
+    outside = dataclasses.replace(CONFIG, image_token_id=61)
+    save_llava(tmp_path / "one", outside, random_base(outside), None)
+    model = transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "one", dtype=torch.float32)
+    model.resize_token_embeddings(70)
+    model.save_pretrained(tmp_path / "two")
+    assert json.loads((tmp_path / "two/config.json").read_text())["vlm_jax"]["vocab_size"] == 61
+    config, base = load_llava(tmp_path / "two")
+    assert config.language.vocab_size == 70
+    np.testing.assert_array_equal(base["language"]["embedding"], model.get_input_embeddings().weight.detach().numpy())
+
+
+def test_layers_of_different_types_lose_nothing(tmp_path):
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    tensors = load_file(tmp_path / "hf/model.safetensors")
+    name = "language_model.model.layers.{}.self_attn.q_proj.weight"
+    tensors[name.format(0)] = tensors[name.format(0)].astype(jnp.bfloat16)
+    save_file(tensors, tmp_path / "hf/model.safetensors")
+    convert(open_source(tmp_path / "hf"), tmp_path / "ours", None)
+    for base in (loaded(tmp_path / "ours")[1], load_llava(tmp_path / "hf")[1]):
+        kernel = base["language"]["blocks"]["attention"]["q"]["kernel"]
+        assert kernel.dtype == np.float32
+        np.testing.assert_array_equal(kernel[2], tensors[name.format(2)].T)
+        np.testing.assert_array_equal(kernel[0], tensors[name.format(0)].astype(np.float32).T)
+
+
+def test_values_too_large_for_a_type_are_counted(tmp_path):
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    tensors = load_file(tmp_path / "hf/model.safetensors")
+    tensors["language_model.model.norm.weight"][5] = 1e5
+    save_file(tensors, tmp_path / "hf/model.safetensors")
+    rows = convert(open_source(tmp_path / "hf"), tmp_path / "ours", None, dtype="float16")
+    assert {row["tensor"]: row["not_finite"] for row in rows if row["not_finite"]} == {
+        "language_model.model.norm.weight": 1
+    }
+    config, base = load_llava(tmp_path / "hf")
+    with pytest.raises(InputError, match=r"values of language_model.model.norm.weight beyond float16"):
+        export(tmp_path / "no", "hf", config, base, None, "float16")
+    assert not (tmp_path / "no").exists()
+
+
+def test_broken_kernels_are_counted_after_quantising(tmp_path):
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    tensors = load_file(tmp_path / "hf/model.safetensors")
+    broken, empty = (f"language_model.model.layers.1.mlp.{name}_proj.weight" for name in ("up", "gate"))
+    tensors[broken][0, 0] = np.nan
+    tensors[empty][:] = 0
+    save_file(tensors, tmp_path / "hf/model.safetensors")
+    rows = {row["tensor"]: row for row in convert(open_source(tmp_path / "hf"), tmp_path / "x", None, scheme="int8")}
+    assert rows[broken] == {"tensor": broken, "not_finite": 48, "relative_rms": None, "largest": None}
+    assert rows[empty] == {"tensor": empty, "not_finite": 0, "relative_rms": 0.0, "largest": 0.0}
+    read_json(tmp_path / "x/quantization.json")
+
+
+def test_a_conversion_killed_before_the_header_goes_on(tmp_path):
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    source = open_source(tmp_path / "hf")
+    (tmp_path / ".ours.converting").mkdir()
+    (tmp_path / ".ours.converting" / WEIGHTS_FILE).write_bytes(b"")
+    convert(source, tmp_path / "ours", None)
+    assert_same_tree(jax.tree.map(np.asarray, loaded(tmp_path / "ours")[1]), load_llava(tmp_path / "hf")[1])
+
+
+def test_another_config_is_another_conversion(tmp_path):
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+
+    def die(size):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(open_source(tmp_path / "hf"), tmp_path / "ours", None, step=die)
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    config["text_config"]["rms_norm_eps"] = 0.1
+    (tmp_path / "hf/config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"config\.language\.norm_eps 1e-05 instead of 0\.1"):
+        convert(open_source(tmp_path / "hf"), tmp_path / "ours", None)
+
+
+class NoWords:
+    def tokenize(self, text):
+        return [text]
+
+    def __call__(self, texts, **_):
+        return {"input_ids": []}
+
+
+def test_tokens_around_the_image(tmp_path):
+    folder = tmp_path / "v0"
+    folder.mkdir()
+    model = torch_llava(CONFIG)
+    torch.save(original_tensors(model, CONFIG), folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps(original_config(CONFIG, mm_use_im_start_end=True)))
+    write_tower(tmp_path / "clip", model, "")
+    with pytest.raises(InputError, match=r"mm_use_im_start_end without <im_start> and <im_end>"):
+        open_source(folder, vision=tmp_path / "clip")
+    added = {"<im_patch>": 58, "<im_start>": 59, "<im_end>": 60}
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    convert(open_source(folder, vision=tmp_path / "clip"), tmp_path / "ours", None)
+    config, base = loaded(tmp_path / "ours")
+    assert (config.image_token_id, config.image_ends) == (58, (59, 60))
+    pieces = [Piece("<image>", False, "image")]
+    encoded = encode_pieces(NoWords(), pieces, config)
+    assert encoded.tokens.tolist() == [1, 59, *[58] * 16, 60]
+    assert encoded.image_mask.tolist() == [False, False, *[True] * 16, False]
+    export(tmp_path / "again", "llava", config, base, None, vision_tower="somewhere/clip")
+    assert json.loads((tmp_path / "again/config.json").read_text())["mm_use_im_start_end"] is True
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden_size", "48"), ("vocab_size", None), ("num_attention_heads", 0)])
+def test_numbers_that_are_none(key, value, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({**original_config(CONFIG), key: value}))
+    save_file({"x": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
+    write_tower(tmp_path / "clip", torch_llava(CONFIG), "")
+    with pytest.raises(InputError, match=f"found {key} {value!r}"):
+        open_source(tmp_path, vision=tmp_path / "clip")

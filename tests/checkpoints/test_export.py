@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -9,13 +10,15 @@ import peft
 import pytest
 import torch
 import transformers
-from random_llava import CONFIG, LINEAR, logits_of, make_batch, random_base, torch_llava
+from random_llava import CONFIG, LINEAR, assert_close_on_real, logits_of, make_batch, random_base, torch_llava
 from safetensors.numpy import load_file, save_file
 from test_convert import original_config, original_tensors, write_tower
 
 from vlm_jax.checkpoints.adapters import load_adapter, save_adapter
 from vlm_jax.checkpoints.convert import convert
 from vlm_jax.checkpoints.export import export, export_adapter
+from vlm_jax.checkpoints.hf_llava import load_llava
+from vlm_jax.checkpoints.merge import logit_change, write_merged
 from vlm_jax.checkpoints.native import load_native, map_native
 from vlm_jax.checkpoints.sources import open_source
 from vlm_jax.errors import InputError
@@ -90,11 +93,14 @@ def test_padded_vocabulary_goes_both_ways(tmp_path):
     np.testing.assert_allclose(head[61:], np.broadcast_to(head[:61].mean(0), (3, 48)), atol=1e-6)
     raw = json.loads((tmp_path / "hf/config.json").read_text())
     del raw["vlm_jax"]
+    raw["pad_token_id"] = raw["text_config"]["pad_token_id"] = 62
     (tmp_path / "hf/config.json").write_text(json.dumps(raw))
     config, foreign = to_ours(open_source(tmp_path / "hf"), tmp_path / "ours")
     assert config.language.vocab_size == 64
     export(tmp_path / "original", "llava", config, foreign, None, vision_tower="clip")
     tensors = tensors_of(tmp_path / "original")
+    written = json.loads((tmp_path / "original/config.json").read_text())
+    assert (written["vocab_size"], written["pad_token_id"]) == (61, 0)
     np.testing.assert_array_equal(tensors["lm_head.weight"], np.asarray(base["language"]["head"]["kernel"]).T)
     np.testing.assert_array_equal(tensors["model.embed_tokens.weight"], base["language"]["embedding"])
 
@@ -151,19 +157,74 @@ def test_peft_on_transformers_class_computes_our_adapter_alike(trained, tmp_path
 
 
 def test_llava_rlhf_folders_are_read(trained, tmp_path):
-    """``.bin`` in a folder of the adapter's name, the head beside that folder without an ending."""
+    """Its PPO's ``checkpoint-N``: two adapters as ``.bin`` in adapter_model, the value head beside that."""
     folder, role = trained
-    inner = tmp_path / "checkpoint" / "lora_default"
-    inner.mkdir(parents=True)
-    (inner / "adapter_config.json").write_bytes((folder / "adapter_config.json").read_bytes())
-    tensors = load_file(folder / "adapter_model.safetensors")
-    torch.save({name: torch.tensor(tensor) for name, tensor in tensors.items()}, inner / "adapter_model.bin")
+    tensors = {n: torch.tensor(t) for n, t in load_file(folder / "adapter_model.safetensors").items()}
+    step = tmp_path / "checkpoint-40"
+    for name in ("lora_policy", "lora_value"):
+        inner = step / "adapter_model" / name
+        inner.mkdir(parents=True)
+        (inner / "adapter_config.json").write_bytes((folder / "adapter_config.json").read_bytes())
+        torch.save(tensors, inner / "adapter_model.bin")
     head = {"weight": torch.tensor(role["head"]["kernel"])[None], "bias": torch.tensor(role["head"]["bias"])[None]}
-    torch.save(head, tmp_path / "checkpoint" / "reward_head")
-    read = load_adapter(tmp_path / "checkpoint", CONFIG)
-    jax.tree.map(np.testing.assert_array_equal, read, role)
-    export_adapter(tmp_path / "checkpoint", tmp_path / "again", "llava")
+    torch.save(head, step / "value_head.pt")
+    with pytest.raises(InputError, match=r"adapters adapter_model/lora_policy, adapter_model/lora_value"):
+        load_adapter(step, CONFIG)
+    value, policy = (load_adapter(step / "adapter_model" / name, CONFIG) for name in ("lora_value", "lora_policy"))
+    jax.tree.map(np.testing.assert_array_equal, value, role)
+    jax.tree.map(np.testing.assert_array_equal, policy, {"lora": role["lora"]})
+    export_adapter(step / "adapter_model" / "lora_value", tmp_path / "again", "llava")
     jax.tree.map(np.testing.assert_array_equal, load_adapter(tmp_path / "again", CONFIG), role)
+    # A reward model's has one adapter and the head without an ending; what is published lies flat.
+    shutil.rmtree(step / "adapter_model" / "lora_policy")
+    (step / "adapter_model" / "lora_value").rename(step / "adapter_model" / "lora_default")
+    (step / "value_head.pt").rename(step / "reward_head")
+    jax.tree.map(np.testing.assert_array_equal, load_adapter(step, CONFIG), role)
+    shutil.copytree(step / "adapter_model" / "lora_default", tmp_path / "flat")
+    shutil.copy(step / "reward_head", tmp_path / "flat")
+    jax.tree.map(np.testing.assert_array_equal, load_adapter(tmp_path / "flat", CONFIG), role)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_merging_adds_the_adapter_and_says_what_rounding_did(trained, dtype, tmp_path):
+    role = trained[1]
+    torch_llava(CONFIG, getattr(torch, dtype)).save_pretrained(tmp_path / "hf")
+    config, base = load_llava(tmp_path / "hf")
+    config = dataclasses.replace(config, lora=CONFIG.lora, dtype="float32")
+    write_merged(tmp_path / "merged", config, base, role["lora"], None, {"path": "", "layout": "", "sha256": ""})
+    _, merged = load_native(tmp_path / "merged", make_mesh())
+    for part, names in role["lora"].items():
+        for name, pair in names.items():
+            before, after = (tree["language"]["blocks"][part][name]["kernel"] for tree in (base, merged))
+            exact = before.astype(np.float64) + 2.0 * pair["a"].astype(np.float64) @ pair["b"].astype(np.float64)
+            assert after.dtype == before.dtype == dtype
+            # Rounding to the kernel's type, and no more.
+            ulp = 2**-8 if dtype == "bfloat16" else 2**-22
+            np.testing.assert_allclose(np.asarray(after, np.float64), exact, rtol=ulp * 1.01, atol=1e-7)
+    change, bare = (logit_change(config, base, role["lora"], other) for other in (merged, base))
+    assert bare.mean > 0.1 * change.spread
+    assert bare.same_choice < 0.9
+    if dtype == "bfloat16":
+        assert 1e-4 < change.mean < 0.05 * change.spread
+    else:
+        assert change.mean < 1e-4
+        assert change.same_choice == 1
+
+
+def test_merging_is_what_peft_merges(trained, tmp_path):
+    folder, role = trained
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    export_adapter(folder, tmp_path / "peft", "hf")
+    model = transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "hf", dtype=torch.float32)
+    theirs = peft.PeftModel.from_pretrained(model, tmp_path / "peft").merge_and_unload()
+    config, base = load_llava(tmp_path / "hf")
+    config = dataclasses.replace(config, lora=CONFIG.lora, dtype="float32")
+    write_merged(tmp_path / "merged", config, base, role["lora"], None, {"path": "", "layout": "", "sha256": ""})
+    info, merged = map_native(tmp_path / "merged")
+    export(tmp_path / "out", "hf", info.config, merged, None)
+    batch = make_batch(CONFIG)
+    ours = transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    assert_close_on_real(logits_of(ours, batch), logits_of(theirs, batch), batch)
 
 
 def test_adapters_of_the_vision_tower_are_refused(trained, tmp_path):

@@ -28,7 +28,7 @@ from vlm_jax.checkpoints.layouts import (
     slots,
     translated,
 )
-from vlm_jax.checkpoints.peft_files import CONFIG_FILE, WEIGHTS_FILE, adapter_folder, head_files, weights_file
+from vlm_jax.checkpoints.peft_files import CONFIG_FILE, WEIGHTS_FILE, adapter_folder, head_files, variants, weights_file
 from vlm_jax.checkpoints.tensor_files import TensorFile, open_file, save_tensors
 from vlm_jax.checkpoints.torch_files import TorchFile
 from vlm_jax.config import LlavaConfig, LoraConfig
@@ -141,23 +141,7 @@ def _peft_config(config: LlavaConfig) -> dict[str, Any]:
 
 def _check_peft_config(path: Path, config: LlavaConfig) -> None:
     raw = read_json(path)
-    fixed = {"peft_type": "LORA", "r": config.lora.rank, "lora_alpha": config.lora.alpha, "bias": "none"}
-    # Variants that change the arithmetic; absent or empty in a plain adapter.
-    variants = (
-        "use_rslora",
-        "use_dora",
-        "fan_in_fan_out",
-        "modules_to_save",
-        "rank_pattern",
-        "alpha_pattern",
-        "layer_replication",
-        "alora_invocation_tokens",
-    )
-    # Other starts (PiSSA, OLoRA, CorDA, LoftQ) change the base that the adapter belongs to.
-    plain_starts = (None, True, False, "gaussian")
+    fixed = {"r": config.lora.rank, "lora_alpha": config.lora.alpha}
     odd = [f"{key} {raw.get(key)!r} instead of {value!r}" for key, value in fixed.items() if raw.get(key) != value]
-    odd += [f"{key} {raw[key]!r}" for key in variants if raw.get(key)]
-    if raw.get("init_lora_weights") not in plain_starts:
-        odd.append(f"init_lora_weights {raw['init_lora_weights']!r}")
-    if odd:
+    if odd := odd + variants(raw):
         raise InputError("; ".join(odd), "a plain LoRA of the config's rank and alpha", file=str(path))

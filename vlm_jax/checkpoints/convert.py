@@ -1,5 +1,6 @@
 """From any checkpoint to our own layout, tensor by tensor, to be gone on with after a kill."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -23,6 +24,7 @@ from vlm_jax.checkpoints.native import (
 )
 from vlm_jax.checkpoints.provenance import claim, files_sha256
 from vlm_jax.checkpoints.sources import Source
+from vlm_jax.checkpoints.tensor_files import not_finite
 from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json_lines, write_json, write_json_lines
@@ -53,8 +55,8 @@ def convert(
         step: Called with the bytes of every tensor that is done.
 
     Returns:
-        A row for every tensor of the source: ``tensor``, ``not_finite`` (NaN and infinities) and, where it was
-        quantised, ``relative_rms`` and ``largest`` of the error.
+        A row for every tensor of the source: ``tensor``, ``not_finite`` (NaN and infinities as stored) and, where it
+        was quantised, ``relative_rms`` and ``largest`` of the error, None where it is not finite.
 
     Raises:
         InputError: ``target`` exists, a conversion of something else lies half done, or the source is broken.
@@ -66,7 +68,10 @@ def convert(
     partial.mkdir(parents=True, exist_ok=True)
     claim(
         partial / _CLAIM,
-        {"settings": {"layout": source.layout, "dtype": dtype, "scheme": scheme, "sha256": sha256}},
+        {
+            "settings": {"layout": source.layout, "dtype": dtype, "scheme": scheme, "sha256": sha256},
+            "config": dataclasses.asdict(source.config),
+        },
     )
     try:
         if tokenizer is not None:
@@ -98,14 +103,19 @@ def _write_weights(
     write_json_lines(done, rows.values())
     with NativeWriter(folder / WEIGHTS_FILE, shapes) as writer, done.open("a", encoding="utf-8") as log:
         for name, slot, tensor in source.parts(skipped=rows):
-            row = {"tensor": name, "not_finite": _not_finite(tensor)}
             if slot.path in names:
-                writer.write(slot.path, slot.layer, tensor)
+                # Counted as it is written: a type may be too small for a value.
+                with np.errstate(over="ignore"):
+                    stored = np.ascontiguousarray(tensor, dtypes[slot.path])
+                row = {"tensor": name, "not_finite": not_finite(stored)}
+                writer.write(slot.path, slot.layer, stored)
             else:
                 kernel, error = _quantized(jnp.asarray(tensor), scheme)
                 for part, value in leaves_of({slot.path: kernel}).items():
                     writer.write(part, slot.layer, np.asarray(value))
-                row |= {key: float(value) for key, value in error.items()}
+                row = {"tensor": name, "not_finite": int(error.pop("not_finite"))}
+                # A kernel that is not finite has no error that could be said.
+                row |= {key: None if row["not_finite"] else float(value) for key, value in error.items()}
             # Only after its bytes: a row says that they are there.
             log.write(json.dumps(row) + "\n")
             log.flush()
@@ -114,19 +124,14 @@ def _write_weights(
     return list(rows.values())
 
 
-def _not_finite(tensor: np.ndarray) -> int:
-    # A sum is finite where all values are, at a tenth of the price of looking at each.
-    with np.errstate(all="ignore"):
-        if np.isfinite(tensor.sum(dtype=np.float32)):
-            return 0
-    return int(tensor.size - np.isfinite(tensor).sum())
-
-
 @functools.partial(jax.jit, static_argnums=1)
 def _quantized(kernel: Float[Array, "i o"], scheme: Scheme) -> tuple[Any, dict[str, Array]]:
-    """The quantised kernel, its error's root mean square over the kernel's own, and the largest error."""
+    """The quantised kernel, its error's root mean square over the kernel's own, the largest error, and how many values
+    are not finite afterwards (one NaN spreads over its column or block)."""
     wide = kernel.astype(jnp.float32)
     small = quantize(wide, scheme)
     error = dense(small, jnp.dtype("float32")) - wide
-    relative = jnp.sqrt(jnp.square(error).mean() / jnp.square(wide).mean())
-    return small, {"relative_rms": relative, "largest": jnp.abs(error).max()}
+    power = jnp.square(wide).mean()
+    relative = jnp.sqrt(jnp.square(error).mean() / jnp.where(power > 0, power, 1.0))
+    broken = jnp.size(error) - jnp.isfinite(error).sum()
+    return small, {"relative_rms": relative, "largest": jnp.abs(error).max(), "not_finite": broken}

@@ -16,8 +16,9 @@ from vlm_jax.checkpoints.peft_files import CONFIG_FILE as PEFT_CONFIG
 from vlm_jax.checkpoints.peft_files import WEIGHTS_FILE as PEFT_WEIGHTS
 from vlm_jax.checkpoints.peft_files import PeftClass, adapter_folder, head_files, read_adapter, read_head, respelled
 from vlm_jax.checkpoints.sources import LayoutName, stored_shapes
-from vlm_jax.checkpoints.tensor_files import save_tensors, write_tensors
-from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
+from vlm_jax.checkpoints.tensor_files import not_finite, save_tensors, write_tensors
+from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer, copy_with_image_token
+from vlm_jax.checkpoints.vocabulary import padded_rows, text_rows
 from vlm_jax.config import CLIP_PRESETS, LlavaConfig
 from vlm_jax.errors import InputError
 from vlm_jax.files import new_folder, write_json
@@ -54,11 +55,13 @@ def export(
     expected = slots(stored, stored_shapes(layout, config))
     tree = _lazy(_with_identity(config, base) if layout == "hf" else base)
     with new_folder(folder) as partial:
-        if tokenizer is not None:
+        if tokenizer is not None and layout == "hf":
+            copy_with_image_token(tokenizer, partial, config.image_token_id)
+        elif tokenizer is not None:
             copy_tokenizer(tokenizer, partial)
         for name, content in contents.items():
             write_json(partial / name, content)
-        write_tensors(partial, ((name, _as(tensor, dtype)) for name, tensor in scatter(expected, tree)))
+        write_tensors(partial, ((name, _as(name, tensor, dtype)) for name, tensor in scatter(expected, tree)))
 
 
 def _hf(config: LlavaConfig, dtype: str, _: str | None) -> tuple[Layout, dict[str, Any]]:
@@ -82,23 +85,6 @@ def _openai_name(config: LlavaConfig) -> str:
     raise InputError(found, "--vision-tower with the name or folder of its CLIP")
 
 
-def padded_rows(config: LlavaConfig) -> int:
-    """Rows that transformers needs: it looks the image id up before it replaces the result."""
-    if config.image_token_id < config.language.vocab_size:
-        return config.language.vocab_size
-    return _up_to_64(config.image_token_id + 1)
-
-
-def text_rows(config: LlavaConfig) -> int:
-    """Rows without those that transformers' padding added: where they end as it ends them, the image id begins them."""
-    padded = config.language.vocab_size == _up_to_64(config.image_token_id + 1)
-    return min(config.image_token_id, config.language.vocab_size) if padded else config.language.vocab_size
-
-
-def _up_to_64(rows: int) -> int:
-    return -(-rows // 64) * 64
-
-
 def _with_identity(config: LlavaConfig, base: Params) -> Params:
     """A linear projector followed by the identity, since transformers' class always has two matrices."""
     if config.projector == "mlp":
@@ -112,8 +98,15 @@ def _type(base: Params, dtype: str | None) -> np.dtype:
     return np.dtype(dtype or base["language"]["embedding"].dtype)
 
 
-def _as(tensor: np.ndarray, dtype: str | None) -> np.ndarray:
-    return tensor if dtype is None else tensor.astype(jnp.dtype(dtype), copy=False)
+def _as(name: str, tensor: np.ndarray, dtype: str | None) -> np.ndarray:
+    if dtype is None:
+        return tensor
+    with np.errstate(over="ignore"):
+        # Contiguous at once: a shard should not hold a tensor and a copy of it.
+        cast = np.ascontiguousarray(tensor, jnp.dtype(dtype))
+    if not_finite(cast) > not_finite(tensor):
+        raise InputError(f"values of {name} beyond {dtype}", "bfloat16 or float32")
+    return cast
 
 
 class _Dequantised:

@@ -50,7 +50,7 @@ _FIXED: dict[str, dict[str, Any]] = {
     "vision_config": {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", "num_channels": 3},
 }
 _PROJECTOR_ACT = {"mlp": "gelu", "linear": "linear"}
-_OWN_FIELDS = ("dtype", "remat", "template")
+_OWN_FIELDS = ("dtype", "remat", "template", "image_ends")
 
 
 def rope_theta(text: dict[str, Any]) -> float:
@@ -58,9 +58,26 @@ def rope_theta(text: dict[str, Any]) -> float:
     return float((text.get("rope_parameters") or text).get("rope_theta", 10000.0))
 
 
+def _numbers(section: dict[str, Any], table: tuple[tuple[str, str, Any], ...]) -> dict[str, Any]:
+    return {ours: section.get(key, default) for ours, key, default in table}
+
+
+def odd_numbers(section: dict[str, Any], part: str) -> list[str]:
+    """Keys of a ``text_config`` or ``vision_config`` whose values are no numbers of their kind, or not above 0."""
+    table = {"text_config": _LANGUAGE, "vision_config": _VISION}[part]
+    values = {key: (section.get(key, default), type(default)) for _, key, default in table}
+    if part == "text_config" and section.get("num_key_value_heads") is not None:
+        values["num_key_value_heads"] = section["num_key_value_heads"], int
+    return [
+        f"{key} {value!r}"
+        for key, (value, kind) in values.items()
+        if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float) or value <= 0
+    ]
+
+
 def parse_language(text: dict[str, Any]) -> LanguageConfig:
     """A LLaMA's shapes from the keys of transformers' LlamaConfig."""
-    fields = {ours: text.get(key, default) for ours, key, default in _LANGUAGE}
+    fields = _numbers(text, _LANGUAGE)
     return LanguageConfig(
         **fields, kv_heads=text.get("num_key_value_heads") or fields["heads"], rope_theta=rope_theta(text)
     )
@@ -68,7 +85,7 @@ def parse_language(text: dict[str, Any]) -> LanguageConfig:
 
 def parse_vision(vision: dict[str, Any], feature_layer: int) -> VisionConfig:
     """A CLIP tower's shapes from the keys of transformers' CLIPVisionConfig."""
-    fields = {ours: vision.get(key, default) for ours, key, default in _VISION}
+    fields = _numbers(vision, _VISION)
     return VisionConfig(**fields, feature_layer=feature_layer)
 
 
@@ -108,6 +125,7 @@ def _obstacles(raw: dict[str, Any]) -> list[str]:
     if lost := [f"{part} is missing" for part, section in sections.items() if not isinstance(section, dict)]:
         return lost
     found = [line for part, section in sections.items() for line in unlike(section, part)]
+    found += [line for part, section in sections.items() if part for line in odd_numbers(section, part)]
     if found:
         return found
     found = language_obstacles(raw["text_config"])
@@ -135,8 +153,13 @@ def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
         projector=projector,
         image_token_id=raw.get("image_token_index", raw.get("image_token_id", 32000)),
         **special_ids(raw, text),
-        **{name: own[name] for name in _OWN_FIELDS if name in own},
+        **{name: _hashable(own[name]) for name in _OWN_FIELDS if name in own},
     )
+
+
+def _hashable(value: Any) -> Any:
+    """JSON has lists alone; a config that is a static argument holds tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def language_json(language: LanguageConfig, rows: int) -> dict[str, Any]:

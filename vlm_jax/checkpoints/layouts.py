@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from vlm_jax.arrays import Params
+from vlm_jax.errors import InputError
 
 
 class Transform(NamedTuple):
@@ -220,14 +221,25 @@ _COMPUTED = re.compile(r"(\.position_ids|\.rotary_emb\.inv_freq)$")
 
 
 def normalised(names: Iterable[str], renames: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """Name in the layout -> name in the file, computed buffers left out."""
+    """Name in the layout -> name in the file, computed buffers left out.
+
+    Raises:
+        InputError: Two names of the file mean the same tensor.
+    """
 
     def rename(name: str) -> str:
         for pattern, replacement in renames:
             name = re.sub(pattern, replacement, name)
         return name
 
-    return {rename(name): name for name in names if not _COMPUTED.search(name)}
+    found: dict[str, str] = {}
+    for name in names:
+        if _COMPUTED.search(name):
+            continue
+        if (here := rename(name)) in found:
+            raise InputError(f"{found[here]} and {name}, which are one tensor", "each tensor once")
+        found[here] = name
+    return found
 
 
 class Slot(NamedTuple):
@@ -284,7 +296,7 @@ def translated(expected: Mapping[str, Slot], read: Callable[[str], np.ndarray]) 
 
 
 def gather(parts: Iterable[tuple[Slot, np.ndarray]], shapes: Params) -> Params:
-    """Tensors in our axes as a tree of NumPy arrays; a stacked leaf takes the type of its first layer."""
+    """Tensors in our axes as a tree of NumPy arrays; a stacked leaf takes a type that holds all of its layers."""
     leaves = flax.traverse_util.flatten_dict(shapes, sep="/")
     tree: dict[str, np.ndarray] = {}
     for slot, tensor in parts:
@@ -294,6 +306,9 @@ def gather(parts: Iterable[tuple[Slot, np.ndarray]], shapes: Params) -> Params:
         if slot.path not in tree:
             # One buffer per leaf: stacking a list of layers would hold a large model twice.
             tree[slot.path] = np.empty(leaves[slot.path].shape, tensor.dtype)
+        leaf = tree[slot.path]
+        kind = np.promote_types(leaf.dtype, tensor.dtype)
+        tree[slot.path] = leaf if leaf.dtype == kind else leaf.astype(kind)
         tree[slot.path][slot.layer] = tensor
     return flax.traverse_util.unflatten_dict(tree, sep="/")
 

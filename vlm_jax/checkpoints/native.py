@@ -98,6 +98,8 @@ def read_info(folder: Path) -> NativeInfo:
     try:
         parts = {"vision": VisionConfig, "language": LanguageConfig, "lora": LoraConfig}
         config = raw["config"] | {name: kind(**raw["config"][name]) for name, kind in parts.items()}
+        if config.get("image_ends") is not None:
+            config["image_ends"] = tuple(config["image_ends"])
         return NativeInfo(LlavaConfig(**config), raw["dtype"], raw["scheme"], raw["source"])
     except (KeyError, TypeError) as error:
         raise InputError(f"an odd or missing entry ({error})", "what vlm-jax convert writes", file=str(path)) from None
@@ -171,11 +173,10 @@ class NativeWriter:
         text = json.dumps(header).encode()
         # The tensors begin at a multiple of 64, for readers that map them.
         text += b" " * (-(8 + len(text)) % 64)
-        new = not path.exists()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        if new:
-            os.truncate(self._file, 8 + len(text) + sizes)
-            os.pwrite(self._file, len(text).to_bytes(8, "little") + text, 0)
+        # Also in a file that is there: whoever made it may have been killed before its header was written.
+        os.truncate(self._file, 8 + len(text) + sizes)
+        os.pwrite(self._file, len(text).to_bytes(8, "little") + text, 0)
         self._offsets = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in header}
 
     def write(self, name: str, layer: int | None, array: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from vlm_jax.checkpoints.hf_config import (
     language_json,
     language_obstacles,
+    odd_numbers,
     parse_language,
     parse_vision,
     special_ids,
@@ -18,6 +19,8 @@ from vlm_jax.files import read_json
 
 # ``mm_projector_type``; LLaVA v0 and v1 have no such key.
 _PROJECTORS = {"linear": "linear", "mlp": "mlp2x_gelu"}
+# Tokens that LLaVA v0 and v1 put around an image.
+_ENDS = ("<im_start>", "<im_end>")
 _MODEL_TYPES = ("llava", "llava_llama", "llama")
 _FIXED = {"mm_vision_select_feature": "patch", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 
@@ -29,10 +32,12 @@ def vision_of(raw: dict[str, Any], folder: Path | None, file: Path) -> VisionCon
         InputError: The folder holds no CLIP, or the name is not one of OpenAI's ViT-L/14.
     """
     layer = raw.get("mm_vision_select_layer", -2)
+    if not isinstance(layer, int) or layer >= 0:
+        raise InputError(f"mm_vision_select_layer {layer!r}", "a number below 0", file=str(file))
     if folder is not None:
         tower = read_json(folder / "config.json")
         tower = tower.get("vision_config", tower)
-        if odd := unlike(tower, "vision_config"):
+        if odd := unlike(tower, "vision_config") + odd_numbers(tower, "vision_config"):
             raise InputError("; ".join(odd), "a CLIP vision tower", file=str(folder / "config.json"))
         return parse_vision(tower, layer)
     name = str(raw.get("mm_vision_tower")).rstrip("/").rpartition("/")[2]
@@ -43,7 +48,7 @@ def vision_of(raw: dict[str, Any], folder: Path | None, file: Path) -> VisionCon
 
 
 def parse_original_config(
-    raw: dict[str, Any], file: Path, vision: VisionConfig, patch_id: int | None, two_matrices: bool
+    raw: dict[str, Any], file: Path, vision: VisionConfig, added: dict[str, int], two_matrices: bool
 ) -> LlavaConfig:
     """A config from the contents of an original config.json.
 
@@ -51,14 +56,14 @@ def parse_original_config(
         raw: The contents; a plain LLaMA's will do where the projector lies in a file of its own.
         file: To name in a complaint.
         vision: From :func:`vision_of`.
-        patch_id: Id of ``<im_patch>``. Without one the image marks positions by an id beyond the table.
+        added: Ids of added tokens. Without ``<im_patch>`` the image marks positions by an id beyond the table.
         two_matrices: Whether the projector has a second matrix, for configs that say nothing about it.
 
     Raises:
         InputError: The model computes something else; names every such key.
     """
     odd = [f"{key} {raw[key]!r} instead of {value!r}" for key, value in _FIXED.items() if raw.get(key, value) != value]
-    odd += language_obstacles(raw)
+    odd += odd_numbers(raw, "text_config") or language_obstacles(raw)
     if raw.get("model_type") not in _MODEL_TYPES:
         odd.append(f"model_type {raw.get('model_type')!r} instead of {' or '.join(_MODEL_TYPES)}")
     projector = "mlp" if two_matrices else "linear"
@@ -66,6 +71,9 @@ def parse_original_config(
         odd.append(f"mm_projector_type {named!r} over tensors of a {_PROJECTORS[projector]} one")
     if raw.get("tie_word_embeddings"):
         odd.append("tie_word_embeddings True")
+    ends = [added.get(name) for name in _ENDS] if raw.get("mm_use_im_start_end") else None
+    if ends and None in ends:
+        odd.append(f"mm_use_im_start_end without {' and '.join(_ENDS)} in added_tokens.json")
     if odd:
         raise InputError("; ".join(odd), "an original LLaVA of CLIP and LLaMA", file=str(file))
     language = parse_language(raw)
@@ -73,7 +81,8 @@ def parse_original_config(
         vision=vision,
         language=language,
         projector=projector,
-        image_token_id=language.vocab_size if patch_id is None else patch_id,
+        image_token_id=added.get("<im_patch>", language.vocab_size),
+        image_ends=tuple(ends) if ends else None,
         **special_ids(raw),
     )
 
@@ -90,7 +99,8 @@ def original_json(config: LlavaConfig, rows: int, vision_tower: str, dtype: str)
         "hidden_act": "silu",
         "tie_word_embeddings": False,
         **language_json(language, rows),
-        "pad_token_id": config.pad_token_id,
+        # transformers' padded tables have a row for it that is dropped here; LLaVA pads with <unk>.
+        "pad_token_id": config.pad_token_id if config.pad_token_id < rows else 0,
         "bos_token_id": config.bos_token_id,
         "eos_token_id": config.eos_token_id,
         "torch_dtype": dtype,
@@ -100,8 +110,8 @@ def original_json(config: LlavaConfig, rows: int, vision_tower: str, dtype: str)
         "mm_vision_select_layer": vision.feature_layer,
         "mm_vision_select_feature": "patch",
         "mm_projector_type": _PROJECTORS[config.projector],
-        "mm_use_im_start_end": False,
-        "mm_use_im_patch_token": False,
+        "mm_use_im_start_end": config.image_ends is not None,
+        "mm_use_im_patch_token": config.image_token_id < rows,
         "tune_mm_mlp_adapter": False,
         "image_aspect_ratio": "pad",
     }

@@ -25,28 +25,50 @@ _HEAD_FILES = {
     "reward": ("reward_head.safetensors", "reward_head", "reward_head.pt"),
     "value": ("value_head.safetensors", "value_head.pt", "value_head"),
 }
+# Folders of peft whose head lies further up.
+_HEAD_OWNERS = {"reward": ("lora_default", "lora_reward"), "value": ("lora_value",)}
+_FIXED = {"peft_type": "LORA", "bias": "none"}
+# Variants that change the arithmetic; absent or empty in a plain adapter.
+_VARIANTS = (
+    "use_rslora",
+    "use_dora",
+    "fan_in_fan_out",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "layer_replication",
+    "alora_invocation_tokens",
+)
+# Other starts (PiSSA, OLoRA, CorDA, LoftQ) change the base that the adapter belongs to.
+_PLAIN_STARTS = (None, True, False, "gaussian")
 _NAME = re.compile(r"^base_model\.model\.model\.layers\.(\d+)\.([\w.]+)\.lora_([AB])\.weight$")
 _PROJECTIONS = tuple(name for name, _ in DECODER_PROJECTIONS)
 _SUFFIXES = tuple(name.rpartition(".")[2] for name in _PROJECTIONS)
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter, itself or in folders below, and no model."""
-    here = (folder / CONFIG_FILE).exists()
-    return here or (not (folder / "config.json").exists() and any(folder.glob(f"*/{CONFIG_FILE}")))
+    """Whether a folder holds adapters, itself or below, and no model."""
+    return (folder / CONFIG_FILE).exists() or (not (folder / "config.json").exists() and bool(_below(folder)))
+
+
+def _below(folder: Path) -> list[Path]:
+    """Adapters of other names than peft's default, and in LLaVA-RLHF's ``checkpoint-N/adapter_model/lora_*``."""
+    found = [*folder.glob(f"*/{CONFIG_FILE}"), *folder.glob(f"adapter_model/*/{CONFIG_FILE}")]
+    return sorted(path.parent for path in found)
 
 
 def adapter_folder(folder: Path) -> Path:
-    """The folder itself or the only one below it that holds an adapter: peft writes those of other names there.
+    """The folder itself or the only one below it that holds an adapter.
 
     Raises:
         InputError: There is no adapter, or several.
     """
     if (folder / CONFIG_FILE).exists():
         return folder
-    found = sorted(path.parent for path in folder.glob(f"*/{CONFIG_FILE}"))
+    found = _below(folder)
     if len(found) != 1:
-        what = f"adapters {', '.join(path.name for path in found)}" if found else f"no {CONFIG_FILE}"
+        paths = ", ".join(str(path.relative_to(folder)) for path in found)
+        what = f"adapters {paths}" if found else f"no {CONFIG_FILE}"
         raise InputError(what, "one adapter, here or in a folder below", file=str(folder))
     return found[0]
 
@@ -60,14 +82,29 @@ def weights_file(folder: Path) -> TensorFile | TorchFile:
 
 
 def head_files(folder: Path) -> dict[str, Path]:
-    """Scalar heads beside an adapter or, as LLaVA-RLHF leaves them, beside the folder that peft made for it."""
-    places = (folder, folder.parent) if not (folder.parent / CONFIG_FILE).exists() else (folder,)
+    """Scalar heads that belong to an adapter: beside it, or where LLaVA-RLHF's training leaves them.
+
+    That is ``checkpoint-N/reward_head`` for ``checkpoint-N/adapter_model/lora_default`` and
+    ``checkpoint-N/value_head.pt`` for ``.../lora_value``; ``lora_policy`` beside it has none.
+    """
     found = {}
     for kind, names in _HEAD_FILES.items():
+        places = [folder]
+        if folder.name in _HEAD_OWNERS[kind]:
+            places += [folder.parent, *([folder.parent.parent] if folder.parent.name == "adapter_model" else [])]
         files = [place / name for place in places for name in names if (place / name).is_file()]
         if files:
             found[kind] = files[0]
     return found
+
+
+def variants(raw: Mapping[str, Any]) -> list[str]:
+    """What makes an adapter more or other than A and B times alpha / r; empty for a plain one."""
+    odd = [f"{key} {raw.get(key)!r} instead of {value!r}" for key, value in _FIXED.items() if raw.get(key) != value]
+    odd += [f"{key} {raw[key]!r}" for key in _VARIANTS if raw.get(key)]
+    if raw.get("init_lora_weights") not in _PLAIN_STARTS:
+        odd.append(f"init_lora_weights {raw['init_lora_weights']!r}")
+    return odd
 
 
 def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -78,6 +115,8 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             suffixes, so peft adapts them too where it can see them); a layer or projection is missing; ranks differ.
     """
     config, file = read_json(folder / CONFIG_FILE), weights_file(folder)
+    if odd := variants(config):
+        raise InputError("; ".join(odd), "a plain LoRA", file=str(folder / CONFIG_FILE))
     names = normalised(file.shapes(), PEFT_LORA_RENAMES)
     matches = {name: _NAME.match(name) for name in names}
     odd = [names[name] for name, match in matches.items() if match is None or match[2] not in _PROJECTIONS]

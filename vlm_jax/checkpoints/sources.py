@@ -7,6 +7,7 @@ holds one tensor at a time.
 
 import dataclasses
 import functools
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -32,6 +33,7 @@ from vlm_jax.checkpoints.layouts import (
 )
 from vlm_jax.checkpoints.original_config import parse_original_config, vision_of
 from vlm_jax.checkpoints.tensor_files import TensorFolder
+from vlm_jax.checkpoints.vocabulary import padded_rows
 from vlm_jax.config import LlavaConfig
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json
@@ -39,37 +41,44 @@ from vlm_jax.models.llava import init_llava
 
 LayoutName = Literal["hf", "llava"]
 
+_TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+_IN_NO_LLAMA = re.compile(r"mm_projector|vision_tower")
+_NAMED = 8  # Tensors that a complaint lists.
+
 
 class Delta:
     """Weights stored as a difference to a LLaMA (LLaVA ``apply_delta.py``): tensor by tensor, in the stored type.
 
-    A tensor that the base lacks is taken as it is; where the tables have more rows than the base's, the rows beyond
-    it are.
+    The projector and a vision tower are no difference to anything; the token tables may have more rows than the base's,
+    and those are taken as they are too.
     """
 
     def __init__(self, delta: TensorFolder, base: TensorFolder):
         """Raises:
-        InputError: A tensor of the base is larger than its delta.
+        InputError: The base is not the LLaMA that the delta was made from: its tensors are others or of other shapes.
         """
-        self.path, self.shapes, self.dtypes, self.home = delta.path, delta.shapes, delta.dtypes, delta.home
+        self.path, self.shapes, self.dtypes = delta.path, delta.shapes, delta.dtypes
+        self.home, self.files = delta.home, [*delta.files, *base.files]
         self._delta, self._base = delta, base
-        common = delta.shapes.keys() & base.shapes.keys()
-        odd = [
-            f"{name} {list(base.shapes[name])} under a delta of {list(delta.shapes[name])}"
-            for name in sorted(common)
-            if len(base.shapes[name]) != len(delta.shapes[name])
-            or any(b > d for b, d in zip(base.shapes[name], delta.shapes[name], strict=True))
-        ]
-        if odd or not common:
-            found = "; ".join(odd[:8]) or "no tensor of the delta"
+        self._added = normalised(base.shapes, ())
+        alone = {name for name in normalised(delta.shapes, ()) if not _IN_NO_LLAMA.search(name)}
+        odd = [f"{name} in one of them alone" for name in sorted(alone ^ self._added.keys())]
+        for name in sorted(alone & self._added.keys()):
+            large, small = delta.shapes[name], base.shapes[name]
+            longer = name in _TABLES and large[1:] == small[1:] and large[0] >= small[0]
+            if large != small and not longer:
+                odd.append(f"{name} {list(small)} under a delta of {list(large)}")
+        if odd:
+            found = f"{'; '.join(odd[:_NAMED])}{'; ...' if len(odd) > _NAMED else ''}"
             raise InputError(found, "the LLaMA that the delta was made from", file=str(base.path))
 
     def read(self, name: str) -> np.ndarray:
         delta = self._delta.read(name)
-        if name not in self._base.shapes:
+        if name not in self._added:
             return delta
-        total, base = delta.copy(), self._base.read(name).astype(delta.dtype)
-        total[tuple(slice(size) for size in base.shape)] += base
+        base = self._base.read(name)
+        total = delta.copy()
+        total[: len(base)] += base.astype(delta.dtype)
         return total
 
 
@@ -101,19 +110,17 @@ class Source:
 
     @property
     def files(self) -> list[Path]:
-        """Every file of weights that is read, in reading order."""
-        return list(dict.fromkeys(self.home(name) for name in self.slots))
-
-    def home(self, name: str) -> Path:
-        place = self.places[name]
-        return place.tensors.home[place.name]
+        """Every file of weights that is read, those under a delta included."""
+        folders = dict.fromkeys(self.places[name].tensors for name in self.slots)
+        return list(dict.fromkeys(file for tensors in folders for file in tensors.files))
 
     def leaf_dtypes(self) -> dict[str, np.dtype]:
-        """Type of every leaf of our tree; a stacked one's is that of the layer read first."""
+        """Type of every leaf of our tree: one that holds the values of all its layers."""
         found: dict[str, np.dtype] = {}
         for name, slot in self.slots.items():
             place = self.places[name]
-            found.setdefault(slot.path, place.tensors.dtypes[place.name])
+            kind = place.tensors.dtypes[place.name]
+            found[slot.path] = np.promote_types(found.get(slot.path, kind), kind)
         return found
 
     def read(self, name: str) -> np.ndarray:
@@ -156,7 +163,7 @@ def open_source(
 
     Args:
         folder: transformers' layout (``text_config`` in its config.json) or the original one (``mm_vision_tower``).
-        vision: Folder of the CLIP that an original checkpoint leaves out.
+        vision: Folder of the CLIP that an original checkpoint leaves out; only its shapes count where it does not.
         projector: A ``mm_projector.bin``, ``non_lora_trainables.bin`` or the same as safetensors; it replaces the
             checkpoint's.
         base: Folder of the LLaMA that ``folder`` is a delta over.
@@ -185,6 +192,9 @@ def open_hf(folder: Path) -> Source:
     rows = on_file.language.vocab_size
     vocab_size = raw.get(OWN_KEY, {}).get("vocab_size", rows)
     config = dataclasses.replace(on_file, language=dataclasses.replace(on_file.language, vocab_size=vocab_size))
+    if padded_rows(config) != rows:
+        # The table was resized after it was written here: every row of it may be meant.
+        config, vocab_size = on_file, rows
     tensors = TensorFolder(folder)
     places = _places(tensors, HF_LLAVA_RENAMES)
     layout = with_vocabulary(HF_LLAVA, vocab_size, rows)
@@ -197,12 +207,14 @@ def _original(folder: Path, raw: dict, vision: Path | None, projector: Path | No
     places = _places(tensors, ())
     if vision is not None:
         tower = _places(TensorFolder(vision), CLIP_RENAMES)
-        places |= {name: place for name, place in tower.items() if not CLIP_OTHERS.search(name)}
+        # A tower inside the checkpoint may have been trained on: it goes before the one beside it.
+        places = {name: place for name, place in tower.items() if not CLIP_OTHERS.search(name)} | places
     if projector is not None:
+        places = {name: place for name, place in places.items() if "mm_projector" not in name}
         places |= _places(TensorFolder(projector), PROJECTOR_RENAMES)
     tower_config = vision_of(raw, vision, folder / "config.json")
     two_matrices = "model.mm_projector.2.weight" in places
-    config = parse_original_config(raw, folder / "config.json", tower_config, image_patch_id(folder), two_matrices)
+    config = parse_original_config(raw, folder / "config.json", tower_config, added_ids(folder), two_matrices)
     if not any("vision_tower" in name for name in places):
         found, wanted = "no vision tower in it", f"--vision with a folder of {raw.get('mm_vision_tower')}"
         raise InputError(found, wanted, file=str(model.path))
@@ -210,10 +222,10 @@ def _original(folder: Path, raw: dict, vision: Path | None, projector: Path | No
     return _checked("llava", folder, config, layout, places, model.path)
 
 
-def image_patch_id(folder: Path) -> int | None:
-    """The id of ``<im_patch>`` where the tokenizer has one."""
+def added_ids(folder: Path) -> dict[str, int]:
+    """Ids of the tokens that were added to LLaMA's vocabulary, ``<im_start>`` for one."""
     path = folder / "added_tokens.json"
-    return read_json(path).get("<im_patch>") if path.exists() else None
+    return read_json(path) if path.exists() else {}
 
 
 def _places(tensors: Tensors, renames: tuple[tuple[str, str], ...]) -> dict[str, _Place]:

@@ -6,6 +6,8 @@ Layout of the index: ``{"metadata": {"total_size": bytes}, "weight_map": {tensor
 transformers' ``save_pretrained`` writes it.
 """
 
+import errno
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,12 +93,12 @@ class TensorFolder:
         """Raises:
         InputError: No weights, a missing or broken file, or an index that disagrees with its files.
         """
-        self.path, files, indexed = _weight_files(folder)
+        self.path, self.files, indexed = _weight_files(folder)
         self._open: TensorFile | TorchFile | None = None
         self.home: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, np.dtype] = {}
-        for path in files:
+        for path in self.files:
             shapes = self._file(path).shapes()
             self.shapes |= shapes
             self.dtypes |= self._file(path).dtypes()
@@ -132,16 +134,31 @@ def _weight_files(folder: Path) -> tuple[Path, list[Path], dict[str, str]]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names:
+    if not isinstance(names, dict) or not names or not all(isinstance(file, str) for file in names.values()):
         raise InputError("no tensor names", "an object weight_map of tensor name to file", file=str(index))
     return names
+
+
+def not_finite(tensor: np.ndarray) -> int:
+    """How many values are NaN or infinite."""
+    # A sum is finite where all values are, at a tenth of the price of looking at each.
+    with np.errstate(all="ignore"):
+        if np.isfinite(tensor.sum(dtype=np.float32)):
+            return 0
+    return int(tensor.size - np.isfinite(tensor).sum())
 
 
 def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     """One file; safetensors writes an array's buffer as it lies in memory, transposed ones have to be copied."""
     solid = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
     # transformers refuses a file that does not name its framework.
-    save_file(solid, path, metadata={"format": "pt"})
+    try:
+        save_file(solid, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # Its own error hides the system's: a full disk is the one that users meet.
+        if "os error 28" in str(error) or "No space left" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+        raise
 
 
 def write_tensors(folder: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
@@ -161,7 +178,8 @@ def write_tensors(folder: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> No
         if shard and held + tensor.nbytes > _SHARD_BYTES:
             flush()
             written, held = written + 1, 0
-        shard[name] = tensor
+        # A transposed view is copied by safetensors in any case; done here, the shard holds the copy alone.
+        shard[name] = np.ascontiguousarray(tensor).reshape(tensor.shape)
         homes[name] = written
         held, total = held + tensor.nbytes, total + tensor.nbytes
     flush()

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from vlm_jax.data.tokenizers import load_tokenizer
 from vlm_jax.errors import InputError
 
 _FILES = (
@@ -27,3 +28,18 @@ def copy_tokenizer(source: Path, target: Path) -> None:
         raise InputError("no tokenizer", "tokenizer.json or tokenizer.model", file=str(source))
     for name in found:
         shutil.copyfile(source / name, target / name)
+
+
+def copy_with_image_token(source: Path, target: Path, image_token_id: int) -> None:
+    """Copy the tokenizer; where ``<image>`` is missing and its id is the next free one, as in original LLaVA, add it.
+
+    transformers' processor puts the placeholder into the text itself and needs a token for it.
+
+    Raises:
+        InputError: There is no tokenizer.
+    """
+    copy_tokenizer(source, target)
+    tokenizer = load_tokenizer(target)
+    if "<image>" not in tokenizer.get_vocab() and len(tokenizer) == image_token_id:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+        tokenizer.save_pretrained(target)

@@ -5,6 +5,7 @@ more is refused, whatever it is.
 """
 
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 from vlm_jax.errors import InputError
 
 # NumPy has no type of its own for what torch calls these; same-sized integers carry the bits over.
+_SAFE_TORCH = (2, 6)
+_KINDS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool")
 _CARRIED = {"torch.bfloat16": ("int16", ml_dtypes.bfloat16)}
 
 
@@ -52,24 +55,36 @@ class TorchFile:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        import torch
-    except ImportError:
-        raise InputError(
-            "a torch file, and no torch to read it with", "pip install 'vlm-jax[torch]'", file=str(path)
-        ) from None
+    torch = _torch(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(
-            f"a pickle that is refused ({reason})", "tensors by name and nothing else", file=str(path)
-        ) from None
+        # torch's own words advise to load it without the check.
+        asked = re.search(r"(?:Unsupported global: GLOBAL|Unsupported class) ([\w.]+)", str(error))
+        found = f"a pickle that asks for {asked[1]}" if asked else "no torch file, or a pickle of more than tensors"
+        raise InputError(f"{found}; it was not loaded", "tensors by name", file=str(path)) from None
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         found = f"a file that torch cannot read ({str(error).splitlines()[0] if str(error) else 'it ends early'})"
         raise InputError(found, "a complete torch file", file=str(path)) from None
     if not isinstance(loaded, dict):
         raise InputError(f"a {type(loaded).__name__}", "tensors by name", file=str(path))
-    if odd := [f"{name} ({type(value).__name__})" for name, value in loaded.items() if not torch.is_tensor(value)]:
-        raise InputError(", ".join(odd), "tensors by name", file=str(path))
+    odd = [f"{name} ({type(value).__name__})" for name, value in loaded.items() if not torch.is_tensor(value)]
+    kinds = {name: str(value.dtype).removeprefix("torch.") for name, value in loaded.items() if torch.is_tensor(value)}
+    odd += [f"{name} ({kind})" for name, kind in kinds.items() if kind not in _KINDS]
+    if odd:
+        raise InputError(", ".join(odd), f"tensors by name, of {', '.join(_KINDS)}", file=str(path))
     return loaded
+
+
+def _torch(path: Path) -> Any:
+    """torch, if it is there and recent enough that ``weights_only`` holds what it promises."""
+    try:
+        import torch
+    except ImportError:
+        found = "a torch file, and no torch to read it with"
+        raise InputError(found, "pip install 'vlm-jax[torch]'", file=str(path)) from None
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < _SAFE_TORCH:
+        found = f"a torch file, and torch {torch.__version__}, whose weights_only can be got round (CVE-2025-32434)"
+        raise InputError(found, "torch 2.6 or later", file=str(path))
+    return torch

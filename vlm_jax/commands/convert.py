@@ -47,6 +47,7 @@ def run(options: Options) -> None:
     from vlm_jax.train.log import Meter
 
     if is_adapter(options.source):
+        _refuse_options(options)
         export_adapter(options.source, options.target, "llava")
         print(options.target)
         return
@@ -68,12 +69,25 @@ def run(options: Options) -> None:
     print(options.target)
 
 
+def _refuse_options(options: Options) -> None:
+    """An adapter has none of what the options speak of."""
+    from vlm_jax.errors import InputError
+
+    names = ("vision", "projector", "base", "tokenizer", "dtype", "quantize")
+    if odd := [f"--{name}" for name in names if getattr(options, name) is not None]:
+        raise InputError(f"{', '.join(odd)} for an adapter", "none of them", file=str(options.source))
+    for path in sorted(options.source.glob("non_lora_trainables.*")):
+        print(
+            f"warning: {path} is no part of an adapter; it goes with its base: vlm-jax convert ... --projector {path}"
+        )
+
+
 def report(rows: list[dict]) -> None:
     """What a reader should know of the weights: broken ones by name, and the error of quantising them."""
     for row in rows:
         if row["not_finite"]:
-            print(f"warning: {row['not_finite']} values of {row['tensor']} are NaN or infinite")
-    if errors := [row for row in rows if "relative_rms" in row]:
+            print(f"warning: {row['not_finite']} values of {row['tensor']} are NaN or infinite as stored")
+    if errors := [row for row in rows if row.get("relative_rms") is not None]:
         worst = max(errors, key=lambda row: row["relative_rms"])
         mean = sum(row["relative_rms"] for row in errors) / len(errors)
         print(

@@ -37,9 +37,20 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.opening import checkpoint_folder, map_base
 
     folder = checkpoint_folder(options.source)
+    _refuse_options(options)
     if options.layout == "peft":
         export_adapter(folder, options.target, options.peft_class)
     else:
         config, base = map_base(folder)
         export(options.target, options.layout, config, base, folder, options.dtype, options.vision_tower)
     print(options.target)
+
+
+def _refuse_options(options: Options) -> None:
+    from vlm_jax.errors import InputError
+
+    speaks_of = {"hf": ("dtype",), "llava": ("dtype", "vision_tower"), "peft": ()}[options.layout]
+    given = [name for name in ("dtype", "vision_tower") if getattr(options, name) is not None and name not in speaks_of]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(f"{names} with --layout {options.layout}", "an option of that layout")

@@ -8,7 +8,8 @@ nothing is ever found again by counting or searching. What is one piece:
        ...``), and so does an end token.
     2. one answer.
     3. the end token of an answer: always the one id ``config.eos_token_id``.
-    4. an image: always ``config.vision.patches`` times ``config.image_token_id``.
+    4. an image: always ``config.vision.patches`` times ``config.image_token_id``, between ``config.image_ends`` where
+       the model was trained with them (they are tokens of the vocabulary and lie outside the image mask).
 
 Tokenisers of the LLaMA family put a space in front of every text they are given. One leading space of a piece
 is therefore left to the tokeniser where it does so, and kept where it does not (byte-level BPE). With that
@@ -176,13 +177,14 @@ def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece], config: LlavaCo
     tokens, image, loss = [config.bos_token_id], [False], [False]
     for piece in pieces:
         if piece.kind == "image":
-            ids = [config.image_token_id] * config.vision.patches
+            first, last = ([end] for end in config.image_ends) if config.image_ends else ([], [])
+            ids = [*first, *[config.image_token_id] * config.vision.patches, *last]
         elif piece.kind == "end":
             ids = [config.eos_token_id]
         else:
             ids = next(texts)
         tokens += ids
-        image += [piece.kind == "image"] * len(ids)
+        image += [piece.kind == "image" and one == config.image_token_id for one in ids]
         loss += [piece.is_assistant] * len(ids)
     return Encoded(np.array(tokens, np.int32), np.array(image, bool), np.array(loss, bool))
 
