@@ -1,6 +1,8 @@
 """Runs come back bit for bit, typed, on whatever mesh asks for them, and only into the run that wrote them."""
 
+import errno
 import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -141,3 +143,33 @@ def test_a_damaged_checkpoint_is_named_or_does_no_harm(damage, tmp_path):
     shutil.rmtree(tmp_path / "steps" / "2")
     with RunState(tmp_path, CONFIG, BASE) as run:
         assert run.restore(abstract(state)).step == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_said_and_the_checkpoint_before_stays(small_disk, capfd):
+    def noise(size):
+        return {"params": jax.random.normal(jax.random.key(0), (size,))}
+
+    small, large = noise(2_000), noise(500_000)
+    with pytest.raises(OSError, match="No space left on device") as caught, RunState(small_disk, CONFIG, BASE) as run:
+        run.save(1, small, DATA)
+        run.wait()
+        run.save(2, large, DATA)
+        run.wait()
+    assert caught.value.errno == errno.ENOSPC
+    assert len(capfd.readouterr().err.splitlines()) < 20
+    with RunState(small_disk, CONFIG, BASE) as run:
+        restored = run.restore(abstract(small))
+    assert restored.step == 1
+    assert_same(restored.state, small)

@@ -7,6 +7,11 @@ Only this file knows orbax (its v1 API). Orbax hands out damaged arrays without 
 fingerprint and compared when it comes back.
 """
 
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -48,6 +53,7 @@ class RunState:
         folder.mkdir(parents=True, exist_ok=True)
         claim(folder / "run.json", identity, base)
         self._folder = folder
+        logging.getLogger("absl").addFilter(_unless_disk_is_full)
         self._checkpointer = ocp.training.Checkpointer(
             folder / "steps", preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
         )
@@ -67,8 +73,9 @@ class RunState:
             data_state: What the data iterator needs to go on, in JSON types.
         """
         metadata = {"data": data_state, "fingerprints": _fingerprints(state)}
-        # Without force, orbax drops a save that comes while another one runs, and says nothing.
-        self._checkpointer.save_async(step, state, force=True, custom_metadata=metadata)
+        with self._disk():
+            # Without force, orbax drops a save that comes while another one runs, and says nothing.
+            self._checkpointer.save_async(step, state, force=True, custom_metadata=metadata)
 
     def restore(self, abstract_state: Any) -> Restored:
         """The newest checkpoint, placed as asked: the mesh may differ from the one that it was saved on.
@@ -110,11 +117,29 @@ class RunState:
         return InputError(f"a damaged checkpoint ({reason})", wanted, file=str(self._place(step)))
 
     def wait(self) -> None:
-        """Block until the running save is on disk."""
-        self._checkpointer.wait()
+        """Block until the running save is on disk.
+
+        Raises:
+            OSError: There is no space left (``ENOSPC``); the checkpoints before stay as they are. The same from
+                :meth:`save` and :meth:`close`, which learn it from the save before.
+        """
+        with self._disk():
+            self._checkpointer.wait()
 
     def close(self) -> None:
-        self._checkpointer.close()
+        with self._disk():
+            self._checkpointer.close()
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Orbax's ValueError of a full disk as the OSError that it is."""
+        try:
+            yield
+        except ValueError as error:
+            if not _disk_is_full(str(error)):
+                raise
+            place = str(self._folder / "steps")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place) from None
 
     def __enter__(self) -> "RunState":
         return self
@@ -123,6 +148,15 @@ class RunState:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _disk_is_full(text: str) -> bool:
+    return "No space left on device" in text
+
+
+def _unless_disk_is_full(record: logging.LogRecord) -> bool:
+    """Orbax logs every thread that a failed save runs through, a screen each, and then raises the error as well."""
+    return not _disk_is_full(f"{record.getMessage()} {record.exc_info}")
 
 
 def _fingerprints(state: Any) -> dict[str, int]:
