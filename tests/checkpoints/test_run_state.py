@@ -162,11 +162,16 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_stays(small_disk, capfd):
         return {"params": jax.random.normal(jax.random.key(0), (size,))}
 
     small, large = noise(2_000), noise(500_000)
-    with pytest.raises(OSError, match="No space left on device") as caught, RunState(small_disk, CONFIG, BASE) as run:
-        run.save(1, small, DATA)
-        run.wait()
-        run.save(2, large, DATA)
-        run.wait()
+
+    def fill():
+        with RunState(small_disk, CONFIG, BASE) as run:
+            run.save(1, small, DATA)
+            run.wait()
+            run.save(2, large, DATA)
+            run.wait()
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        fill()
     assert caught.value.errno == errno.ENOSPC
     assert len(capfd.readouterr().err.splitlines()) < 20
     with RunState(small_disk, CONFIG, BASE) as run:
