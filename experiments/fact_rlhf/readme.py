@@ -99,16 +99,25 @@ def ppo_table(results: list[dict]) -> str:
 def why_table(results: list[dict]) -> str:
     """Which hallucinations each model makes, per 100 descriptions, and how well its reward model tells them."""
     lines = ["| | " + " | ".join(MODELS.values()) + " |", "|---|" + "---:|" * len(MODELS)]
-    labels = {"habits": "absent kind whose partner is there", "misses": "other absent kind"}
+    labels = {
+        "habits": "absent kind whose partner is there",
+        "by_chance": "so many of all absent kinds by chance",
+        "misses": "other absent kind",
+    }
     for cause, label in labels.items():
         cells = [mean_and_interval([one["why"]["causes"][name][cause] for one in results], 1) for name in MODELS]
         lines.append(f"| {label}, per 100 descriptions | " + " | ".join(cells) + " |")
-    cells = [
-        mean_and_interval([100 * one["why"]["truth_accuracy"][name]["accuracy"] for one in results], 1)
-        for name in ("rlhf", "fact_rlhf")
-    ]
-    lines.append(f"| reward model against the truth, % | | {' | '.join(cells)} |")
+    told = {"accuracy": "truer answer ranked higher, %", "equal_accuracy": "the same, of answers with as many kinds, %"}
+    for measure, label in told.items():
+        cells = [mean_and_interval(_told(results, name, measure), 1) for name in ("rlhf", "fact_rlhf")]
+        lines.append(f"| reward model: {label} | | {' | '.join(cells)} |")
+    counting = mean_and_interval(_told(results, "counting"), 1)
+    lines.append(f"| blind rule, fewer kinds named: truer answer ranked higher, % | {counting} | | |")
     return "\n".join(lines)
+
+
+def _told(results: list[dict], name: str, measure: str = "accuracy") -> list[float]:
+    return [100 * one["why"]["truth_accuracy"][name][measure] for one in results]
 
 
 def _by_resolution(results: list[dict], value: Callable[[dict], float]) -> dict[int, list[float]]:
@@ -126,14 +135,14 @@ def common_seeds(results: list[dict]) -> list[dict]:
 def curve_table(results: list[dict]) -> str:
     """The gain from facts against what the reward models see."""
     lines = [
-        "| pixels seen | seeds | truth told without facts | with facts | CHAIR_i start | RLHF | Fact-RLHF |"
-        " gain from facts, points |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| pixels seen | seeds | truth told without facts, % | with facts | with as many kinds: without | with |"
+        " CHAIR_i start | RLHF | Fact-RLHF | gain from facts, points |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for resolution, group in _by_resolution(results, lambda one: one).items():
-        told = [[one["why"]["truth_accuracy"][name]["accuracy"] for one in group] for name in ("rlhf", "fact_rlhf")]
-        chair = [np.mean([one["summaries"][name]["chair_i"] for one in group]) for name in MODELS]
-        cells = [f"{100 * value:.1f} %" for value in (*map(np.mean, told), *chair)]
+        told = [_told(group, name, m) for m in ("accuracy", "equal_accuracy") for name in ("rlhf", "fact_rlhf")]
+        chair = [[100 * one["summaries"][name]["chair_i"] for one in group] for name in MODELS]
+        cells = [f"{np.mean(values):.1f}" for values in (*told, *chair)]
         arms = [(one["summaries"]["rlhf"], one["summaries"]["fact_rlhf"]) for one in group]
         gains = [100 * (plain["chair_i"] - fact["chair_i"]) for plain, fact in arms]
         each = ", ".join(f"{gain:+.2f}" for gain in gains)

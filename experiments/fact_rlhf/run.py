@@ -39,7 +39,7 @@ class Options:
     out: Path = Path("runs/fact_rlhf")
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     curve_seeds: tuple[int, ...] = (1, 2)
-    resolutions: tuple[int, ...] = (48, 8)
+    resolutions: tuple[int, ...] = (48, 8, 1)
 
 
 def run_one(options: Options, seed: int, resolution: int) -> None:

@@ -83,10 +83,11 @@ def make_checkpoint(config: LlavaConfig, folder: Path) -> None:
 def measured(*arguments: str | Path) -> dict:
     """Runs ``vlm-jax`` with these arguments; wall seconds, peak resident memory of the process and its output."""
     code = (
-        "import resource, sys\n"
+        "import re, sys\n"
         "from vlm_jax.cli import main\n"
         "main(sys.argv[1:])\n"
-        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        # Not getrusage: its peak starts from the parent's.
+        "print('peak', re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
     began = time.monotonic()
     line = [sys.executable, "-c", code, *map(str, arguments)]
@@ -96,7 +97,7 @@ def measured(*arguments: str | Path) -> dict:
     *output, peak = done.stdout.strip().splitlines()
     return {
         "seconds": round(time.monotonic() - began, 1),
-        # ru_maxrss counts KiB on Linux.
+        # In KiB.
         "peak_gib": round(int(peak.split()[1]) * 1024 / _GIB, 2),
         "output": output[-3:],
     }

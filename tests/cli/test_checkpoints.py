@@ -2,11 +2,19 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from vlm_jax.checkpoints.adapters import save_adapter
+from vlm_jax.checkpoints.native import map_native
 from vlm_jax.cli import main
+from vlm_jax.config import PRESETS
+from vlm_jax.models.adapters import init_lora
+
+TURNS = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "there is a cat."}]
+ROW = {"id": "a", "conversations": TURNS}
 
 
 def run(*arguments):
@@ -55,13 +63,25 @@ def test_show(converted, checkpoint, adapter, capsys):
 
 
 def test_merge_reports_what_it_changed(converted, checkpoint, adapter, tmp_path, capsys):
-    run("merge", checkpoint, adapter, tmp_path / "merged")
+    config, base = PRESETS["scenes-tiny"], map_native(converted / "whole")[1]
+    shapes = jax.eval_shape(lambda: init_lora(config, jax.random.key(0)))
+    lora = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.03, np.float32), shapes)
+    save_adapter(tmp_path / "trained", config, {"lora": lora})
+    run("merge", checkpoint, tmp_path / "trained", tmp_path / "merged")
     out = capsys.readouterr().out
-    assert "the likeliest token stayed at 100.0 %" in out
+    assert "merging changed the logits (float32) by " in out
+    merged = map_native(tmp_path / "merged")[1]
+    kernel, before = (tree["language"]["blocks"]["mlp"]["gate"]["kernel"] for tree in (merged, base))
+    np.testing.assert_allclose(kernel - before, config.lora.scale * config.lora.rank * 0.03**2, atol=1e-6)
     assert json.loads((tmp_path / "merged/vlm_jax.json").read_text())["source"]["layout"] == "merged"
     with pytest.raises(SystemExit):
         run("merge", converted / "small", adapter, tmp_path / "no")
     assert "found a quantised base" in capsys.readouterr().err
+    training = ["--data", tmp_path / "none.json", "--images", tmp_path, "--out", tmp_path / "sft"]
+    (tmp_path / "none.json").write_text(json.dumps([ROW]))
+    with pytest.raises(SystemExit):
+        run("sft", "--checkpoint", converted / "small", *training, "--trainable", "full", "--batch-size", "1")
+    assert "found a quantised base; expected --trainable lora" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
 

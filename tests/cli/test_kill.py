@@ -74,7 +74,7 @@ def test_kills_leave_no_trace(verb, commands, environment, tmp_path):
     began = time.monotonic()
     finish(begin(verb, arguments, tmp_path / "straight", environment))
     whole = time.monotonic() - began
-    moments, killed, steps = random.Random(7), 0, []
+    moments, killed, whole_runs, steps, in_saves = random.Random(7), 0, 0, [], 0
     while killed < KILLS:
         process = begin(verb, arguments, tmp_path / "killed", environment)
         try:
@@ -83,14 +83,18 @@ def test_kills_leave_no_trace(verb, commands, environment, tmp_path):
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             killed += 1
-        process.communicate()
+        error = process.communicate()[1].decode()
+        assert process.returncode in (0, -signal.SIGKILL), error[-2000:]
         saved = tmp_path / "killed" / "steps"
         steps.append(sorted(path.name for path in saved.iterdir()) if saved.exists() else [])
+        in_saves += any("tmp" in name for name in steps[-1])
         if (tmp_path / "killed" / "adapter").exists():
             # Done before the last kill: the rest of the kills falls on a new run.
             assert_same_result(tmp_path / "straight", tmp_path / "killed")
-            (tmp_path / "killed").rename(tmp_path / f"killed-{killed}")
+            (tmp_path / "killed").rename(tmp_path / f"whole-{whole_runs}")
+            whole_runs += 1
     assert len({tuple(names) for names in steps}) > 2, "kills at different moments"
+    print(f"{verb}: {killed} kills, {in_saves} of them in a save, {whole_runs} runs ended between them")
     finish(begin(verb, arguments, tmp_path / "killed", environment))
     assert_same_result(tmp_path / "straight", tmp_path / "killed")
 

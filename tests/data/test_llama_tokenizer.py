@@ -111,3 +111,10 @@ def test_a_folder_without_a_tokenizer(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
     with pytest.raises(InputError, match="no tokenizer that can be read"):
         load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match="no tokenizer that can be read"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer.model").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no tokenizer that can be read|makes nothing of a question"):
+        load_tokenizer(tmp_path)

@@ -223,3 +223,25 @@ def test_sigterm_saves_the_step_and_the_run_goes_on_bit_for_bit(sft_parts, tmp_p
     jax.tree.map(np.testing.assert_array_equal, resumed, straight)
     one, two = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("straight", "stopped"))
     assert one == two
+
+
+class Signalling(float):
+    """A metric that SIGTERM comes with, while the host waits for it."""
+
+    def __float__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0.0
+
+
+def test_a_signal_between_saving_and_stopping_claims_nothing(sft_parts, tmp_path):
+    """Whichever step the message names is on disk."""
+    step, calls = sft_parts[2], []
+
+    def signalled(state, batch):
+        calls.append(1)
+        state, metrics = step(state, batch)
+        return state, {"loss": Signalling()} if len(calls) == 1 else metrics
+
+    with pytest.raises(TerminatedError, match="step 2 of 4 is saved"):
+        go(tmp_path, sft_parts, signalled, save_every=4)
+    assert [path.name for path in (tmp_path / "steps").iterdir()] == ["2"]

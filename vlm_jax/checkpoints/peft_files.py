@@ -73,12 +73,19 @@ def adapter_folder(folder: Path) -> Path:
     return found[0]
 
 
-def weights_file(folder: Path) -> TensorFile | TorchFile:
-    """The adapter's tensors, in whichever format they are."""
+def weights_path(folder: Path) -> Path:
+    """Raises:
+    InputError: The folder holds no weights of an adapter.
+    """
     for name in _WEIGHT_FILES:
         if (folder / name).exists():
-            return open_file(folder / name)
+            return folder / name
     raise InputError("no adapter weights", " or ".join(_WEIGHT_FILES), file=str(folder))
+
+
+def weights_file(folder: Path) -> TensorFile | TorchFile:
+    """The adapter's tensors, in whichever format they are."""
+    return open_file(weights_path(folder))
 
 
 def head_files(folder: Path) -> dict[str, Path]:

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from vlm_jax.checkpoints.peft_files import CONFIG_FILE as ADAPTER_CONFIG
+from vlm_jax.checkpoints.peft_files import adapter_folder, head_files, is_adapter, weights_path
 from vlm_jax.errors import InputError, differences
 from vlm_jax.files import read_json, write_json
 
@@ -105,6 +107,10 @@ def finished(result: Path, record: Path, identity: dict[str, Any], base: BaseSou
 def _digest(path: Path) -> str | None:
     if path.is_file():
         return _file_digest(path).hex()
+    if is_adapter(path):
+        # In whichever folder and format: weights, rank and alpha, and heads beside them.
+        inner = adapter_folder(path)
+        return files_sha256([weights_path(inner), inner / ADAPTER_CONFIG, *head_files(inner).values()])
     if any(path.glob("*.safetensors")):
         return weights_sha256(path)
     scenes = path / "scenes.json"

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,9 @@ from vlm_jax.errors import InputError, differences
 from vlm_jax.parallel.mesh import path_name
 
 _KEPT = 2
+# Errors of the machine, not of what is stored.
+_NOT_THE_FILES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+_STEP = 2654435762  # Even, so that a step plus one is odd; about the golden ratio of 2^32.
 _NAMED = 6  # Leaves that a complaint lists.
 
 
@@ -53,6 +57,10 @@ class RunState:
         folder.mkdir(parents=True, exist_ok=True)
         claim(folder / "run.json", identity, base)
         self._folder = folder
+        if jax.process_index() == 0:
+            # What a kill in the middle of a save left behind.
+            for left in (folder / "steps").glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(left)
         logging.getLogger("absl").addFilter(_unless_disk_is_full)
         self._checkpointer = ocp.training.Checkpointer(
             folder / "steps", preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
@@ -99,11 +107,14 @@ class RunState:
             _check_leaves(self._place(step), stored, abstract_state)
             state = self._checkpointer.load(step, abstract_state)
             data_state, marks = extra["data"], extra["fingerprints"]
-        except InputError:
+        except (InputError, MemoryError, PermissionError):
             raise
         except Exception as error:
             # Orbax and its stores raise a type of their own for each file that may be missing, cut short or changed.
-            raise self._damaged(step, f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
+            text = str(error)
+            if "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", None) in _NOT_THE_FILES_FAULT:
+                raise
+            raise self._damaged(step, f"{type(error).__name__}: {text.partition(chr(10))[0][:200]}") from error
         if odd := sorted(name for name, mark in _fingerprints(state).items() if mark != marks.get(name)):
             raise self._damaged(step, f"changed bytes in {', '.join(odd[:_NAMED])}")
         return Restored(state, data_state, step)
@@ -178,9 +189,13 @@ def _mark(leaf: Array) -> UInt32[Array, ""]:
     """
     if leaf.dtype == bool:
         leaf = leaf.astype(jnp.uint8)
-    bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32).reshape(-1)
-    places = jnp.arange(bits.size, dtype=jnp.uint32)
-    return jnp.sum(bits * (places * jnp.uint32(2654435762) + jnp.uint32(1)), dtype=jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
+    # Counted axis by axis: flattening a leaf that is split between devices would gather it on each.
+    place, stride = jnp.zeros((), jnp.uint32), 1
+    for axis in reversed(range(bits.ndim)):
+        place = place + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(stride % 2**32)
+        stride *= bits.shape[axis]
+    return jnp.sum(bits * (place * jnp.uint32(_STEP) + jnp.uint32(1)), dtype=jnp.uint32)
 
 
 def _check_leaves(path: Path, stored: Any, wanted: Any) -> None:

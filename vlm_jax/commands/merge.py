@@ -33,16 +33,14 @@ class Options:
 
 
 def run(options: Options) -> None:
-    import jax
-
     from vlm_jax.checkpoints.merge import logit_change, write_merged
     from vlm_jax.checkpoints.opening import checkpoint_folder, map_base, open_model, open_role, source_of
     from vlm_jax.errors import InputError
-    from vlm_jax.models.quantize import is_quantized
+    from vlm_jax.models.quantize import has_quantized
 
     folder = checkpoint_folder(options.checkpoint)
     model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
-    if any(map(is_quantized, jax.tree.leaves(model.base, is_leaf=is_quantized))):
+    if has_quantized(model.base):
         raise InputError("a quantised base", "the checkpoint that it was made from", file=str(folder))
     lora = open_role(model, options.adapter)["lora"]
     origin = source_of(options.checkpoint)

@@ -61,8 +61,9 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.provenance import finished, identity
     from vlm_jax.data.pipelines import instruction_batches
     from vlm_jax.data.sources import read_instructions
-    from vlm_jax.errors import require_parts, require_positive
+    from vlm_jax.errors import InputError, require_parts, require_positive
     from vlm_jax.models.adapters import init_lora
+    from vlm_jax.models.quantize import has_quantized
     from vlm_jax.parallel.compile import jit_step, place
     from vlm_jax.randomness import key_for
     from vlm_jax.train.loop import Run, train
@@ -77,6 +78,8 @@ def run(options: Options) -> None:
     require_parts(options.batch_size, options.microbatches, "microbatches")
     records = read_instructions(options.data, options.images)
     model = open_model(options.checkpoint, options.mesh, options.preset)
+    if options.trainable == "full" and has_quantized(model.base):
+        raise InputError("a quantised base", "--trainable lora, or a base that is not", file=options.checkpoint)
     config = model.config
     steps = max(1, round(options.epochs * len(records) / options.batch_size))
     optim = Optim(options.learning_rate, steps=steps, warmup_steps=round(options.warmup * steps))

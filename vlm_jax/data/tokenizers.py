@@ -21,7 +21,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     sentencepiece_alone = (folder / "tokenizer.model").exists() and not (folder / "tokenizer.json").exists()
     try:
         if sentencepiece_alone:
-            return LlamaTokenizer.from_pretrained(folder, local_files_only=True, legacy=True)
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError):
-        raise InputError("no tokenizer that can be read", "the checkpoint's own", file=str(folder)) from None
+            tokenizer = LlamaTokenizer.from_pretrained(folder, local_files_only=True, legacy=True)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        # transformers lets through whatever a broken file makes its parts raise.
+        reason = str(error).partition("\n")[0][:200]
+        found = f"no tokenizer that can be read ({type(error).__name__}: {reason})"
+        raise InputError(found, "the checkpoint's own", file=str(folder)) from None
+    if not tokenizer("what is it?", add_special_tokens=False)["input_ids"]:
+        raise InputError("a tokenizer that makes nothing of a question", "a vocabulary", file=str(folder))
+    return tokenizer

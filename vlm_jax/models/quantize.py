@@ -8,6 +8,7 @@ norms, the projector and the vision tower keep their type.
 from typing import Literal
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8, UInt8
 
@@ -73,6 +74,11 @@ def quantize(kernel: Float[Array, "*l i o"], scheme: Scheme) -> Int8Kernel | Nf4
 
 def is_quantized(leaf: object) -> bool:
     return isinstance(leaf, Int8Kernel | Nf4Kernel)
+
+
+def has_quantized(base: Params) -> bool:
+    """Whether any kernel of a base is quantised: it can be adapted, but neither trained nor merged into."""
+    return any(map(is_quantized, jax.tree.leaves(base, is_leaf=is_quantized)))
 
 
 def dense(kernel: Kernel, dtype: jnp.dtype) -> Float[Array, "*l i o"]:

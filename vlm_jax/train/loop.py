@@ -67,7 +67,7 @@ def train(
         DivergedError: A metric became infinite or not a number; the last checkpoint is from before.
         TerminatedError: SIGTERM came; the step it came in is finished and saved.
     """
-    with RunState(run.folder, dict(identity), base) as saved, _termination() as asked:
+    with _termination() as asked, RunState(run.folder, dict(identity), base) as saved:
         state, iterator, first = _resume(saved, mesh, state, iter(batches))
         log = MetricLog(run.folder, first)
         try:
@@ -75,12 +75,14 @@ def train(
                 for number in range(first, run.steps):
                     state, metrics = step(state, place_batch(mesh, next(iterator)))
                     done = number + 1
-                    due = done % run.save_every == 0 or done == run.steps or asked.is_set()
+                    # Asked once: the signal may come at any moment of what follows.
+                    stopping = asked.is_set()
+                    due = done % run.save_every == 0 or done == run.steps or stopping
                     if due or done % run.log_every == 0:
                         _report(run, number, metrics, log, meter)
                     if due:
                         saved.save(done, state, iterator.get_state())
-                    if asked.is_set() and done < run.steps:
+                    if stopping:
                         saved.wait()
                         raise TerminatedError(f"terminated; step {done} of {run.steps} is saved")
         finally:
