@@ -160,14 +160,15 @@ def draw_curve(results: list[dict], path: Path) -> None:
         for place, values in zip(places, groups.values(), strict=True):
             axes.plot([place] * len(values), values, ".", color=colours[name], alpha=0.4)
         means = [np.mean(values) for values in groups.values()]
-        axes.plot(places, means, color=colours[name])
-        axes.annotate(label, (len(means) - 1, means[-1]), (8, 0), textcoords="offset points", va="center")
+        axes.plot(places, means, color=colours[name], label=label)
     axes.set_xticks(range(len(groups)), [str(r) for r in groups])
     axes.set_xlabel("pixels a side that the reward models see (the policy sees 48)")
     axes.set_ylabel("CHAIR_i on held-out scenes, %")
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout(rect=(0, 0, 0.86, 1))
+    # Beside the axes: the lines may lie on each other.
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.tight_layout()
     matplotlib.rcParams["svg.hashsalt"] = "fact_rlhf"
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
