@@ -164,7 +164,10 @@ def test_folders_that_are_not_there_or_not_whole(refused, checkpoint, adapter, w
     gone = tmp_path / "gone"
     ask = ["generate", "--prompt", "hi", "--checkpoint"]
     assert f"{gone / 'config.json'}: found no such file" in refused(*ask, gone)
-    assert f"{gone / 'adapter_config.json'}: found no such file" in refused(*ask, checkpoint, "--adapter", gone)
+    assert f"{gone}: found no adapter_config.json" in refused(*ask, checkpoint, "--adapter", gone)
+    line = refused(*ask, checkpoint, "--adapter", adapter)
+    assert "found a reward model, or a value model (it has a head); expected a policy's adapter" in line
+    assert "expected --layout peft" in refused("export", adapter, tmp_path / "out")
     shutil.copytree(checkpoint, tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

@@ -132,6 +132,20 @@ def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:
     return load_llava(folder)
 
 
+def open_policy(model: Model, adapter: Path | None) -> "Params":
+    """The adapter of a model that answers; without a folder one that changes nothing.
+
+    Raises:
+        InputError: The adapter is broken, or has a head: it scores, and would not change a word.
+    """
+    from vlm_jax.errors import InputError
+
+    role = open_role(model, adapter)
+    if "head" in role:
+        raise InputError("a reward model, or a value model (it has a head)", "a policy's adapter", file=str(adapter))
+    return role["lora"]
+
+
 def open_role(model: Model, adapter: Path | None) -> "Params":
     """An adapter folder's role on the mesh; without a folder an adapter that changes nothing.
 

@@ -53,11 +53,19 @@ def describe(folder: Path) -> Description:
 
 def _native(folder: Path) -> Description:
     info, _ = native.read_shapes(folder)
+    dense = native.leaves_of(native.base_shapes(info.config, {}, None))
     file = TensorFile(folder / native.WEIGHTS_FILE)
     stored = f"quantised to {info.scheme}" if info.scheme else "not quantised"
     origin = info.source
     remarks = [f"{stored}; from {origin['path']} ({origin['layout']} layout, sha256 {origin['sha256'][:12]}...)"]
-    return Description("our own", _parts(file.shapes(), file.dtypes()), remarks)
+    parts = _parts(file.shapes(), file.dtypes())
+    # Not from the stored shapes: blocks of codes are filled up, scales are no parameters.
+    whole = _parts(
+        {name: leaf.shape for name, leaf in dense.items()}, {name: leaf.dtype for name, leaf in dense.items()}
+    )
+    for name, part in parts.items():
+        part.parameters = whole[name].parameters
+    return Description("our own", parts, remarks)
 
 
 def _adapter(folder: Path) -> Description:
@@ -95,13 +103,12 @@ def _guess(raw: dict[str, Any]) -> str:
 
 
 def _parts(shapes: dict[str, tuple[int, ...]], dtypes: dict[str, np.dtype]) -> dict[str, Part]:
-    """Numbers by part; a byte of NF4 codes holds two weights, and magnitudes and scales are no parameters."""
+    """Numbers by part of a model."""
     parts: dict[str, Part] = {}
     for name, shape in shapes.items():
         key = next((part for part, pattern in _PARTS if pattern.search(name)), "other")
         part = parts.setdefault(key, Part())
         part.bytes += math.prod(shape) * dtypes[name].itemsize
         part.types.add(str(dtypes[name]))
-        if not re.search(r"/kernel/(scale|absmax|peak)$", name):
-            part.parameters += math.prod(shape) * (2 if name.endswith("/kernel/codes") else 1)
+        part.parameters += math.prod(shape)
     return parts

@@ -15,7 +15,7 @@ class Options:
     """What the command takes.
 
     Attributes:
-        checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+        checkpoint: Folder in transformers' LLaVA layout or of `vlm-jax convert`, or `tiny`.
         world: Folder that `vlm-jax scenes` wrote.
         adapter: Adapter folder of the model that answers.
         temperature: Of the two samples.
@@ -38,7 +38,7 @@ class Options:
 def run(options: Options) -> None:
     import numpy as np
 
-    from vlm_jax.checkpoints.opening import open_model, open_role, source_of
+    from vlm_jax.checkpoints.opening import open_model, open_policy, source_of
     from vlm_jax.checkpoints.provenance import claim, finished, identity
     from vlm_jax.errors import require_positive
     from vlm_jax.evals.scenes import ask
@@ -56,7 +56,7 @@ def run(options: Options) -> None:
         return
     scenes = {name: here for name, here in read_scenes(options.world).items() if here.split == "preference"}
     model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
-    lora = open_role(model, options.adapter)["lora"]
+    lora = open_policy(model, options.adapter)
     asked = [(name, prompt_question(here)) for name, here in scenes.items()]
     twice = [(name, question.text) for name, question in asked for _ in range(2)]
     answers = ask(model, lora, options.world, twice, sampling, options.batch_size, options.seed, "annotate")

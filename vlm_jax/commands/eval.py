@@ -14,7 +14,7 @@ class Options:
     """What the command takes.
 
     Attributes:
-        checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+        checkpoint: Folder in transformers' LLaVA layout or of `vlm-jax convert`, or `tiny`.
         world: Folder that `vlm-jax scenes` wrote.
         out: JSON file for the scores and the descriptions.
         adapter: Adapter folder, as `sft` and `ppo` write it.
@@ -45,7 +45,7 @@ def run(options: Options) -> None:
 
 def measure(options: Options) -> dict:
     """The scores, from the file where it holds these very ones."""
-    from vlm_jax.checkpoints.opening import open_model, open_role, source_of
+    from vlm_jax.checkpoints.opening import open_model, open_policy, source_of
     from vlm_jax.checkpoints.provenance import claim, finished, identity
     from vlm_jax.errors import require_positive
     from vlm_jax.evals.scenes import evaluate
@@ -57,7 +57,7 @@ def measure(options: Options) -> dict:
     if finished(options.out, record, made, source):
         return read_json(options.out)
     model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
-    lora = open_role(model, options.adapter)["lora"]
+    lora = open_policy(model, options.adapter)
     scores = evaluate(model, lora, options.world, options.split, options.batch_size, options.max_new_tokens)
     record.unlink(missing_ok=True)
     claim(record, made, source)

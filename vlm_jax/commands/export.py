@@ -35,9 +35,13 @@ class Options:
 def run(options: Options) -> None:
     from vlm_jax.checkpoints.export import export, export_adapter
     from vlm_jax.checkpoints.opening import checkpoint_folder, map_base
+    from vlm_jax.checkpoints.peft_files import is_adapter
+    from vlm_jax.errors import InputError
 
     folder = checkpoint_folder(options.source)
     _refuse_options(options)
+    if options.layout != "peft" and is_adapter(folder):
+        raise InputError("an adapter", "--layout peft", file=str(folder))
     if options.layout == "peft":
         export_adapter(folder, options.target, options.peft_class)
     else:

@@ -14,7 +14,7 @@ class Options:
     """What the command takes.
 
     Attributes:
-        checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+        checkpoint: Folder in transformers' LLaVA layout or of `vlm-jax convert`, or `tiny`.
         prompt: What to ask.
         image: The picture; without one the model gets text alone.
         adapter: Adapter folder, as `sft` and `ppo` write it.
@@ -43,7 +43,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    from vlm_jax.checkpoints.opening import open_model, open_role
+    from vlm_jax.checkpoints.opening import open_model, open_policy
     from vlm_jax.data.conversation import IMAGE, Turn
     from vlm_jax.data.images import load_image
     from vlm_jax.data.pipelines import image_prompts
@@ -63,5 +63,5 @@ def run(options: Options) -> None:
     # The devices share a batch evenly: rows are filled up, fillers are not answered.
     rows = options.mesh.data * options.mesh.fsdp
     batches = image_prompts([record], model.tokenizer, model.config, model.template, rows, buckets)
-    lora = open_role(model, options.adapter)["lora"]
+    lora = open_policy(model, options.adapter)
     print(answer(model.config, model.base, lora, model.tokenizer, model.mesh, batches, sampling, options.seed)[0])

@@ -34,7 +34,7 @@ class Options:
 
 def run(options: Options) -> None:
     from vlm_jax.checkpoints.merge import logit_change, write_merged
-    from vlm_jax.checkpoints.opening import checkpoint_folder, map_base, open_model, open_role, source_of
+    from vlm_jax.checkpoints.opening import checkpoint_folder, map_base, open_model, open_policy, source_of
     from vlm_jax.errors import InputError
     from vlm_jax.models.quantize import has_quantized
 
@@ -42,7 +42,7 @@ def run(options: Options) -> None:
     model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
     if has_quantized(model.base):
         raise InputError("a quantised base", "the checkpoint that it was made from", file=str(folder))
-    lora = open_role(model, options.adapter)["lora"]
+    lora = open_policy(model, options.adapter)
     origin = source_of(options.checkpoint)
     source = {"path": origin.source, "layout": "merged", "sha256": origin.sha256, "adapter": str(options.adapter)}
     write_merged(options.target, model.config, map_base(folder)[1], lora, folder, source)

@@ -22,7 +22,7 @@ class Options:
     """What the command takes.
 
     Attributes:
-        checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+        checkpoint: Folder in transformers' LLaVA layout or of `vlm-jax convert`, or `tiny`.
         reward: Adapter folder of the reward model.
         prompts: Questions in LLaVA-RLHF's layout.
         images: Folder that the rows' image names are relative to.
@@ -203,3 +203,4 @@ def run(options: Options) -> None:
             source,
         )
     save_adapter(result, model.config, state.params["policy"])
+    print(result)

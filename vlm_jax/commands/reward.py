@@ -42,7 +42,7 @@ class Options:
     """What the command takes.
 
     Attributes:
-        checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+        checkpoint: Folder in transformers' LLaVA layout or of `vlm-jax convert`, or `tiny`.
         preferences: Pairs in LLaVA-RLHF's layout (output_1, output_2, preference).
         images: Folder that the rows' image names are relative to.
         out: Folder of the run.
@@ -208,8 +208,9 @@ def run(options: Options) -> None:
     require_parts(options.batch_size, options.microbatches, "microbatches")
     pairs = len(read_rows(options.preferences)) - options.held_out
     if pairs < options.batch_size:
-        found = f"{pairs} pairs beside the {options.held_out} held out"
-        raise InputError(found, f"at least one batch of {options.batch_size}", file=str(options.preferences))
+        found = f"{pairs + options.held_out} pairs, {options.held_out} of them to be held out (--held-out)"
+        wanted = f"at least {options.batch_size} beside those (--batch-size)"
+        raise InputError(found, wanted, file=str(options.preferences))
     records = read_pairs(options)
     model = open_model(options.checkpoint, options.mesh, options.preset)
     steps = max(1, round(options.epochs * pairs / options.batch_size))
@@ -235,3 +236,7 @@ def run(options: Options) -> None:
         accuracy = pair_accuracy(options, model, state.params, records[pairs:])
     write_json(options.out / "results.json", {"held_out_accuracy": accuracy, "held_out_pairs": options.held_out})
     save_adapter(result, model.config, state.params, notes={VIEW_FILE: described(options.view)})
+    print(
+        f"{result}"
+        + ("" if accuracy is None else f"; {100 * accuracy:.1f} % of {options.held_out} held-out pairs right")
+    )

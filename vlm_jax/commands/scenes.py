@@ -50,3 +50,4 @@ def run(options: Options) -> None:
     with new_folder(options.out) as partial, Meter("scenes", sum(sizes.values())) as meter:
         write_world(partial, sizes, options.dials, options.seed, lambda done, _: meter.update(done))
         claim(partial / "world.json", made)
+    print(options.out)

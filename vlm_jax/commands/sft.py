@@ -17,7 +17,7 @@ class Options:
     """What the command takes.
 
     Attributes:
-        checkpoint: Folder in the HF LLaVA layout, or `tiny`.
+        checkpoint: Folder in transformers' LLaVA layout or of `vlm-jax convert`, or `tiny`.
         data: Conversations.
         images: Folder that the rows' image names are relative to.
         out: Folder of the run.
@@ -111,3 +111,4 @@ def run(options: Options) -> None:
         base = overlay(model.base, state.params["base"])
         stored = str(model.base["language"]["embedding"].dtype)
         save_llava(result, config, base, checkpoint_folder(options.checkpoint), stored)
+    print(result)
