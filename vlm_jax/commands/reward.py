@@ -189,7 +189,6 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.adapters import save_adapter
     from vlm_jax.checkpoints.opening import open_model, source_of
     from vlm_jax.checkpoints.provenance import finished, identity
-    from vlm_jax.data.rows import read_rows
     from vlm_jax.errors import InputError, require_parts, require_positive
     from vlm_jax.files import write_json
     from vlm_jax.models.adapters import init_lora
@@ -206,12 +205,12 @@ def run(options: Options) -> None:
     if finished(result, options.out / "run.json", made, source):
         return
     require_parts(options.batch_size, options.microbatches, "microbatches")
-    pairs = len(read_rows(options.preferences)) - options.held_out
+    records = read_pairs(options)
+    pairs = len(records) - options.held_out
     if pairs < options.batch_size:
-        found = f"{pairs + options.held_out} pairs, {options.held_out} of them to be held out (--held-out)"
+        found = f"{len(records)} pairs, {options.held_out} of them to be held out (--held-out)"
         wanted = f"at least {options.batch_size} beside those (--batch-size)"
         raise InputError(found, wanted, file=str(options.preferences))
-    records = read_pairs(options)
     model = open_model(options.checkpoint, options.mesh, options.preset)
     steps = max(1, round(options.epochs * pairs / options.batch_size))
     optim = Optim(options.learning_rate, steps=steps, warmup_steps=round(options.warmup * steps))
