@@ -45,6 +45,22 @@ def random_base(config: LlavaConfig):
     )
 
 
+def llama_config(language: LanguageConfig, **more) -> transformers.LlamaConfig:
+    """The decoder's shapes in transformers' words."""
+    return transformers.LlamaConfig(
+        vocab_size=language.vocab_size,
+        hidden_size=language.width,
+        num_hidden_layers=language.layers,
+        num_attention_heads=language.heads,
+        num_key_value_heads=language.kv_heads,
+        intermediate_size=language.mlp_width,
+        rms_norm_eps=language.norm_eps,
+        max_position_embeddings=language.max_positions,
+        rope_parameters={"rope_type": "default", "rope_theta": language.rope_theta},
+        **more,
+    )
+
+
 def torch_llava(config: LlavaConfig, dtype: torch.dtype = torch.float32) -> transformers.LlavaForConditionalGeneration:
     """A random LLaVA of transformers; a linear projector is followed by the identity."""
     torch.manual_seed(0)
@@ -58,17 +74,7 @@ def torch_llava(config: LlavaConfig, dtype: torch.dtype = torch.float32) -> tran
             num_attention_heads=vision.heads,
             intermediate_size=vision.mlp_width,
         ),
-        text_config=transformers.LlamaConfig(
-            vocab_size=language.vocab_size,
-            hidden_size=language.width,
-            num_hidden_layers=language.layers,
-            num_attention_heads=language.heads,
-            num_key_value_heads=language.kv_heads,
-            intermediate_size=language.mlp_width,
-            rms_norm_eps=language.norm_eps,
-            max_position_embeddings=language.max_positions,
-            rope_parameters={"rope_type": "default", "rope_theta": language.rope_theta},
-        ),
+        text_config=llama_config(language),
         image_token_index=config.image_token_id,
         projector_hidden_act={"mlp": "gelu", "linear": "linear"}[config.projector],
     )

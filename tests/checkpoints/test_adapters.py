@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_llava import llama_config
 from safetensors.numpy import load_file, save_file
 
 from vlm_jax.arrays import Batch
@@ -50,19 +51,7 @@ def llama_pair():
     """A random LLaMA of transformers and the same weights as our base."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     torch.manual_seed(0)
-    language = CONFIG.language
-    model = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=language.vocab_size,
-            hidden_size=language.width,
-            num_hidden_layers=language.layers,
-            num_attention_heads=language.heads,
-            num_key_value_heads=language.kv_heads,
-            intermediate_size=language.mlp_width,
-            rms_norm_eps=language.norm_eps,
-            initializer_range=0.15,
-        )
-    ).eval()
+    model = transformers.LlamaForCausalLM(llama_config(CONFIG.language, initializer_range=0.15)).eval()
     whole = jax.eval_shape(lambda: init_llava(CONFIG, jax.random.key(0)))
     base = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), whole)
     shapes, tensors = {"language": whole["language"]}, model.state_dict()
