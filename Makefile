@@ -30,7 +30,7 @@ test: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "slow and not kill"
 
-# Every kind of run, killed at twenty moments: about a quarter of an hour.
+# Every kind of run, killed at twenty moments.
 test-kill: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m kill
 
