@@ -11,6 +11,14 @@ from typing import Any
 from vlm_jax.errors import InputError
 
 
+def refuse_existing(path: Path) -> None:
+    """Raises:
+    InputError: There is something of this name; nothing is overwritten.
+    """
+    if path.exists():
+        raise InputError("a folder or file that exists already", "a new name", file=str(path))
+
+
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A temporary sibling to write into: it takes the folder's name at the end, or goes if the block raises.
@@ -18,8 +26,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: ``folder`` exists already; nothing is overwritten.
     """
-    if folder.exists():
-        raise InputError("a folder or file that exists already", "a new name", file=str(folder))
+    refuse_existing(folder)
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:

@@ -22,13 +22,13 @@ import tyro
 from PIL import Image
 
 from experiments.generated import replace_between
-from vlm_jax.checkpoints.export import padded_rows
 from vlm_jax.checkpoints.hf_config import config_json, processor_files
 from vlm_jax.checkpoints.layouts import HF_LLAVA, slots, with_vocabulary
 from vlm_jax.checkpoints.opening import TINY
 from vlm_jax.checkpoints.sources import stored_shapes
 from vlm_jax.checkpoints.tensor_files import write_tensors
 from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
+from vlm_jax.checkpoints.vocabulary import padded_rows, text_rows
 from vlm_jax.commands.demo import versions
 from vlm_jax.config import PRESETS, LlavaConfig
 from vlm_jax.files import new_folder, read_json, write_json
@@ -77,7 +77,16 @@ def make_checkpoint(config: LlavaConfig, folder: Path) -> None:
         for name, contents in processor_files(config).items():
             write_json(partial / name, contents)
         copy_tokenizer(TINY, partial)
+        name_every_id(partial / "tokenizer.json", text_rows(config))
         write_tensors(partial, random_tensors(config))
+
+
+def name_every_id(tokenizer: Path, rows: int) -> None:
+    """Words for the ids that the small tokenizer lacks, so that whatever is answered can be read."""
+    contents = read_json(tokenizer)
+    words = contents["model"]["vocab"]
+    words |= {f"▁id{i}": i for i in range(len(words), rows)}
+    write_json(tokenizer, contents)
 
 
 def measured(*arguments: str | Path) -> dict:
@@ -94,12 +103,12 @@ def measured(*arguments: str | Path) -> dict:
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, arguments))}: {done.stderr[-2000:]}")
-    *output, peak = done.stdout.strip().splitlines()
+    *output, peak = done.stdout.splitlines()
     return {
         "seconds": round(time.monotonic() - began, 1),
         # In KiB.
         "peak_gib": round(int(peak.split()[1]) * 1024 / _GIB, 2),
-        "output": output[-3:],
+        "output": output,
     }
 
 
@@ -131,7 +140,8 @@ def run_one(options: Options, size: str, scheme: str) -> None:
             "source_bytes": size_of(source),
             "largest_shard_bytes": max(path.stat().st_size for path in source.glob("*.safetensors")),
             "result_bytes": size_of(ours),
-            "convert": converted,
+            # Its output names folders of this machine.
+            "convert": {key: value for key, value in converted.items() if key != "output"},
             "generate": answered | {"new_tokens": _TOKENS},
             "errors": quantisation_errors(ours),
             "machine": {"cores": len(os.sched_getaffinity(0)), "processor": platform.machine()},

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import tracemalloc
 
 import jax
 import numpy as np
@@ -17,9 +18,10 @@ from test_convert import original_config, original_tensors, write_tower
 from vlm_jax.checkpoints.adapters import load_adapter, save_adapter
 from vlm_jax.checkpoints.convert import convert
 from vlm_jax.checkpoints.export import export, export_adapter
-from vlm_jax.checkpoints.hf_llava import load_llava
-from vlm_jax.checkpoints.merge import logit_change, write_merged
+from vlm_jax.checkpoints.hf_llava import load_llava, save_llava
+from vlm_jax.checkpoints.merge import logit_change, probe_logits, write_merged
 from vlm_jax.checkpoints.native import load_native, map_native
+from vlm_jax.checkpoints.opening import map_base
 from vlm_jax.checkpoints.sources import open_source
 from vlm_jax.errors import InputError
 from vlm_jax.models.adapters import init_lora, init_reward_head
@@ -103,6 +105,22 @@ def test_padded_vocabulary_goes_both_ways(tmp_path):
     assert (written["vocab_size"], written["pad_token_id"]) == (61, 0)
     np.testing.assert_array_equal(tensors["lm_head.weight"], np.asarray(base["language"]["head"]["kernel"]).T)
     np.testing.assert_array_equal(tensors["model.embed_tokens.weight"], base["language"]["embedding"])
+
+
+def test_a_checkpoint_in_transformers_layout_streams(monkeypatch, tmp_path):
+    """From its files to others, in the memory of a shard."""
+    wide = dataclasses.replace(CONFIG, language=dataclasses.replace(CONFIG.language, mlp_width=4096, layers=12))
+    save_llava(tmp_path / "hf", wide, random_base(wide), None)
+    before = tensors_of(tmp_path / "hf")
+    size = sum(tensor.nbytes for tensor in before.values())
+    monkeypatch.setattr("vlm_jax.checkpoints.tensor_files._SHARD_BYTES", size // 12)
+    config, base = map_base(tmp_path / "hf")
+    tracemalloc.start()
+    export(tmp_path / "again", "hf", config, base, None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < size / 2
+    assert_same_tensors(tensors_of(tmp_path / "again"), before)
 
 
 def test_a_quantised_base_is_exported_as_what_it_stands_for(tmp_path):
@@ -201,7 +219,8 @@ def test_merging_adds_the_adapter_and_says_what_rounding_did(trained, dtype, tmp
             # Rounding to the kernel's type, and no more.
             ulp = 2**-8 if dtype == "bfloat16" else 2**-22
             np.testing.assert_allclose(np.asarray(after, np.float64), exact, rtol=ulp * 1.01, atol=1e-7)
-    change, bare = (logit_change(config, base, role["lora"], other) for other in (merged, base))
+    apart = probe_logits(config, base, role["lora"])
+    change, bare = (logit_change(apart, probe_logits(config, other, None)) for other in (merged, base))
     assert bare.mean > 0.1 * change.spread
     assert bare.same_choice < 0.9
     if dtype == "bfloat16":

@@ -71,7 +71,7 @@ def test_merge_reports_what_it_changed(converted, checkpoint, adapter, tmp_path,
     out = capsys.readouterr().out
     assert "merging changed the logits (float32) by " in out
     merged = map_native(tmp_path / "merged")[1]
-    kernel, before = (tree["language"]["blocks"]["mlp"]["gate"]["kernel"] for tree in (merged, base))
+    kernel, before = (np.asarray(tree["language"]["blocks"]["mlp"]["gate"]["kernel"]) for tree in (merged, base))
     np.testing.assert_allclose(kernel - before, config.lora.scale * config.lora.rank * 0.03**2, atol=1e-6)
     assert json.loads((tmp_path / "merged/vlm_jax.json").read_text())["source"]["layout"] == "merged"
     with pytest.raises(SystemExit):

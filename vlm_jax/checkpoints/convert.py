@@ -27,7 +27,7 @@ from vlm_jax.checkpoints.sources import Source
 from vlm_jax.checkpoints.tensor_files import not_finite
 from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.files import read_json_lines, write_json, write_json_lines
+from vlm_jax.files import read_json_lines, refuse_existing, write_json, write_json_lines
 from vlm_jax.models.quantize import Scheme, dense, quantize
 
 _DONE = "done.jsonl"
@@ -61,8 +61,7 @@ def convert(
     Raises:
         InputError: ``target`` exists, a conversion of something else lies half done, or the source is broken.
     """
-    if target.exists():
-        raise InputError("a folder or file that exists already", "a new name", file=str(target))
+    refuse_existing(target)
     partial = target.with_name(f".{target.name}.converting")
     sha256 = files_sha256(source.files)
     partial.mkdir(parents=True, exist_ok=True)

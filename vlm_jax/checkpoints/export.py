@@ -16,13 +16,14 @@ from vlm_jax.checkpoints.peft_files import CONFIG_FILE as PEFT_CONFIG
 from vlm_jax.checkpoints.peft_files import WEIGHTS_FILE as PEFT_WEIGHTS
 from vlm_jax.checkpoints.peft_files import PeftClass, adapter_folder, head_files, read_adapter, read_head, respelled
 from vlm_jax.checkpoints.sources import LayoutName, stored_shapes
+from vlm_jax.checkpoints.stored import StoredArray
 from vlm_jax.checkpoints.tensor_files import not_finite, save_tensors, write_tensors
 from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer, copy_with_image_token
 from vlm_jax.checkpoints.vocabulary import padded_rows, text_rows
 from vlm_jax.config import CLIP_PRESETS, LlavaConfig
 from vlm_jax.errors import InputError
 from vlm_jax.files import new_folder, write_json
-from vlm_jax.models.quantize import Int8Kernel, Nf4Kernel, dense, is_quantized
+from vlm_jax.models.quantize import dense, is_quantized
 
 
 def export(
@@ -41,7 +42,7 @@ def export(
         layout: ``hf`` is read by every transformers since 4.36. ``llava`` holds the vision tower as well; the original
             code loads the one that its config names.
         config: Shapes and ids of ``base``.
-        base: Weights, possibly mapped files; at most a shard is held in memory. A quantised kernel is written as the
+        base: Weights, in memory or stored; at most a shard is held. A quantised kernel is written as the
             weights that it stands for.
         tokenizer: Folder whose tokenizer files are copied, or None.
         dtype: Type of the stored weights; None for each one's own.
@@ -53,7 +54,7 @@ def export(
     write = {"hf": _hf, "llava": _original}[layout]
     stored, contents = write(config, str(_type(base, dtype)), vision_tower)
     expected = slots(stored, stored_shapes(layout, config))
-    tree = _lazy(_with_identity(config, base) if layout == "hf" else base)
+    tree = _without_codes(_with_identity(config, base) if layout == "hf" else base)
     with new_folder(folder) as partial:
         if tokenizer is not None and layout == "hf":
             copy_with_image_token(tokenizer, partial, config.image_token_id)
@@ -109,24 +110,24 @@ def _as(name: str, tensor: np.ndarray, dtype: str | None) -> np.ndarray:
     return cast
 
 
-class _Dequantised:
-    """A stacked quantised kernel that gives its layers as plain arrays, one when it is asked for."""
-
-    def __init__(self, kernel: Int8Kernel | Nf4Kernel, dtype: np.dtype):
-        self._kernel, self._dtype = kernel, dtype
-
-    def __getitem__(self, layer: int) -> np.ndarray:
-        return np.asarray(_dense(jax.tree.map(lambda part: part[layer], self._kernel), self._dtype))
-
-
 _dense = functools.partial(jax.jit, static_argnums=1)(dense)
 
 
-def _lazy(base: Params) -> Params:
+def _without_codes(base: Params) -> Params:
+    """Quantised kernels as the weights that they stand for, computed when they are looked at."""
     kind = _type(base, None)
-    return jax.tree.map(
-        lambda leaf: _Dequantised(leaf, kind) if is_quantized(leaf) else leaf, base, is_leaf=is_quantized
-    )
+
+    def plain(leaf: Any) -> Any:
+        if not is_quantized(leaf):
+            return leaf
+
+        def layer_of(layer: int) -> np.ndarray:
+            return np.asarray(_dense(jax.tree.map(lambda part: part[layer], leaf), kind))
+
+        shape = jax.eval_shape(functools.partial(dense, dtype=kind), leaf).shape
+        return StoredArray(shape, kind, lambda: np.asarray(_dense(leaf, kind)), layer_of)
+
+    return jax.tree.map(plain, base, is_leaf=is_quantized)
 
 
 def export_adapter(source: Path, target: Path, spelling: PeftClass) -> None:

@@ -9,20 +9,18 @@ projector is followed by the identity, and a vocabulary without a row for the im
 multiple of 64. Reading takes both off again.
 """
 
-import functools
 from pathlib import Path
 from typing import Literal
 
 import jax
+import numpy as np
 
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.export import export
 from vlm_jax.checkpoints.hf_config import preset_differences
-from vlm_jax.checkpoints.layouts import gather
 from vlm_jax.checkpoints.sources import open_hf
 from vlm_jax.config import PRESETS, LlavaConfig
 from vlm_jax.errors import InputError
-from vlm_jax.models.llava import init_llava
 
 
 def load_llava(folder: str | Path) -> tuple[LlavaConfig, Params]:
@@ -36,8 +34,7 @@ def load_llava(folder: str | Path) -> tuple[LlavaConfig, Params]:
             unknown or mis-shaped (all in one message), or a linear projector is not followed by the identity.
     """
     source = open_hf(Path(folder))
-    shapes = jax.eval_shape(functools.partial(init_llava, source.config), jax.random.key(0))
-    return source.config, gather(((slot, tensor) for _, slot, tensor in source.parts()), shapes)
+    return source.config, jax.tree.map(lambda leaf: np.ascontiguousarray(leaf).reshape(leaf.shape), source.stored())
 
 
 def save_llava(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from vlm_jax.arrays import Batch, Params
 from vlm_jax.checkpoints.native import WEIGHTS_FILE, NativeInfo, NativeWriter, base_shapes, leaves_of, write_info
@@ -46,7 +47,7 @@ def write_merged(
     Args:
         folder: A new folder.
         config: Of the base, with the adapter's rank and alpha.
-        base: Not quantised; mapped files are read one layer at a time.
+        base: Not quantised; stored ones are read a layer at a time.
         lora: The adapter.
         tokenizer: Folder whose tokenizer files are copied, or None.
         source: What the record says of where it came from.
@@ -81,11 +82,15 @@ def _pair(name: str, lora: Params) -> Params | None:
     return None
 
 
-def logit_change(config: LlavaConfig, base: Params, lora: Params, merged: Params) -> LogitChange:
-    """Logits of base and adapter against those of the merged base, on random tokens behind random images."""
+def probe_logits(config: LlavaConfig, base: Params, lora: Params | None) -> Float[np.ndarray, "b s v"]:
+    """Logits of a base, with or without an adapter, on random tokens behind random images."""
     batch = _probe(config)
     run = jax.jit(lambda base, lora: logits(config, base, forward(config, base, lora, batch).hidden))
-    apart, together = np.asarray(run(base, lora)), np.asarray(run(merged, None))
+    return np.asarray(run(base, lora))
+
+
+def logit_change(apart: Float[np.ndarray, "b s v"], together: Float[np.ndarray, "b s v"]) -> LogitChange:
+    """:func:`probe_logits` of base and adapter against those of the merged base."""
     change = np.abs(apart - together)
     same = (apart.argmax(-1) == together.argmax(-1)).mean()
     return LogitChange(float(change.max()), float(change.mean()), float(apart.std()), float(same))

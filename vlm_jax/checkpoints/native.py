@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,13 +23,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vlm_jax.arrays import Params
+from vlm_jax.checkpoints.stored import StoredArray, place_stored
 from vlm_jax.checkpoints.tensor_files import TYPES, TensorFile
 from vlm_jax.config import LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
 from vlm_jax.errors import InputError, differences
 from vlm_jax.files import read_json, write_json
 from vlm_jax.models.llava import init_llava
 from vlm_jax.models.quantize import Scheme, quantize_base
-from vlm_jax.parallel.mesh import path_name, shardings
+from vlm_jax.parallel.mesh import path_name
 
 CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE = "vlm_jax.json", "weights.safetensors", "quantization.json"
 _FORMAT = 1
@@ -106,40 +107,36 @@ def read_info(folder: Path) -> NativeInfo:
 
 
 def load_native(folder: Path, mesh: Mesh) -> tuple[NativeInfo, Params]:
-    """The base on the mesh, each device's part read from the file alone.
+    """The base on the mesh, each device's part read from the file alone; errors as in :func:`map_native`."""
+    info, stored = map_native(folder)
+    return info, place_stored(mesh, stored)
+
+
+def map_native(folder: Path) -> tuple[NativeInfo, Params]:
+    """The base as :class:`StoredArray`, which map the file.
 
     Raises:
         InputError: A file is missing or broken, or its tensors are not those of its config.
     """
     info, shapes = read_shapes(folder)
-    leaf = _mapper(folder / WEIGHTS_FILE)
+    path = folder / WEIGHTS_FILE
+    places = _offsets(path)
 
-    def load(key_path: Any, shape: jax.ShapeDtypeStruct, sharding: Any) -> jax.Array:
-        # A map of its own for every leaf: its pages go back when the leaf is loaded.
-        stored = leaf(key_path, shape)
-        return jax.make_array_from_callback(shape.shape, sharding, lambda index: np.array(stored[index]))
+    def stored(key_path: Any, leaf: jax.ShapeDtypeStruct) -> StoredArray:
+        # A map of its own every time: its pages go back when whoever looked at it is done.
+        read = functools.partial(np.memmap, path, leaf.dtype, "r", places[path_name(key_path)], leaf.shape)
+        return StoredArray(leaf.shape, np.dtype(leaf.dtype), read, lambda layer: np.array(read()[layer]))
 
-    return info, jax.tree_util.tree_map_with_path(load, shapes, shardings(mesh, shapes))
-
-
-def map_native(folder: Path) -> tuple[NativeInfo, Params]:
-    """The base as arrays that are read from the file when they are looked at; errors as in :func:`load_native`."""
-    info, shapes = read_shapes(folder)
-    return info, jax.tree_util.tree_map_with_path(_mapper(folder / WEIGHTS_FILE), shapes)
+    return info, jax.tree_util.tree_map_with_path(stored, shapes)
 
 
 def read_shapes(folder: Path) -> tuple[NativeInfo, Params]:
-    """Shapes and types of the leaves, as vlm_jax.json and the file agree on them; errors as in :func:`load_native`."""
+    """Shapes and types of the leaves, as vlm_jax.json and the file agree on them; errors as in :func:`map_native`."""
     info, path = read_info(folder), folder / WEIGHTS_FILE
     file = TensorFile(path)
     shapes = base_shapes(info.config, file.dtypes(), info.scheme)
     _check(path, file.shapes(), leaves_of(shapes))
     return info, shapes
-
-
-def _mapper(path: Path) -> Callable[[Any, jax.ShapeDtypeStruct], np.memmap]:
-    places = _offsets(path)
-    return lambda key_path, leaf: np.memmap(path, leaf.dtype, "r", places[path_name(key_path)], leaf.shape)
 
 
 def _check(path: Path, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, jax.ShapeDtypeStruct]) -> None:

@@ -73,6 +73,7 @@ def open_model(
     """
     from vlm_jax.checkpoints.adapters import lora_config
     from vlm_jax.checkpoints.hf_llava import check_preset
+    from vlm_jax.checkpoints.stored import place_stored
     from vlm_jax.config import PRESETS
     from vlm_jax.data.conversation import TEMPLATES
     from vlm_jax.data.tokenizers import load_tokenizer
@@ -86,40 +87,28 @@ def open_model(
         mesh = make_mesh(**dataclasses.asdict(mesh_options))
     except ValueError as error:
         raise InputError(str(error), "fewer parts in --mesh.*") from None
-    config, base = _load_base(folder, mesh)
+    config, stored = map_base(folder)
     if preset is not None:
         check_preset(config, preset, folder)
     if adapter is not None:
         config = dataclasses.replace(config, lora=lora_config(adapter))
     return Model(
         config=config,
-        base=base,
+        base=place_stored(mesh, stored),
         tokenizer=load_tokenizer(folder),
         template=TEMPLATES[config.template],
         mesh=mesh,
     )
 
 
-def _load_base(folder: Path, mesh: "Mesh") -> tuple["LlavaConfig", "Params"]:
-    """Weights in our own layout go to each device straight from the file, others through this host's memory."""
-    from vlm_jax.checkpoints.native import CONFIG_FILE, load_native
-    from vlm_jax.parallel.compile import place
-
-    if (folder / CONFIG_FILE).exists():
-        info, base = load_native(folder, mesh)
-        return info.config, base
-    config, weights = map_base(folder)
-    return config, place(mesh, weights)
-
-
 def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:
-    """A base as NumPy arrays; those in our own layout stay in their file until they are looked at.
+    """A base as :class:`~vlm_jax.checkpoints.stored.StoredArray`, which stay in their files until they are looked at.
 
     Raises:
         InputError: The checkpoint is broken, or of a layout that has to be converted first.
     """
-    from vlm_jax.checkpoints.hf_llava import load_llava
     from vlm_jax.checkpoints.native import CONFIG_FILE, map_native
+    from vlm_jax.checkpoints.sources import open_hf
     from vlm_jax.errors import InputError
     from vlm_jax.files import read_json
 
@@ -129,7 +118,8 @@ def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:
     if "text_config" not in read_json(folder / "config.json"):
         wanted = "transformers' layout, or our own: vlm-jax convert makes it from every other"
         raise InputError("a checkpoint of another layout", wanted, file=str(folder / "config.json"))
-    return load_llava(folder)
+    source = open_hf(folder)
+    return source.config, source.stored()
 
 
 def open_policy(model: Model, adapter: Path | None) -> "Params":

@@ -8,9 +8,9 @@ holds one tensor at a time.
 import dataclasses
 import functools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -32,12 +32,14 @@ from vlm_jax.checkpoints.layouts import (
     with_vocabulary,
 )
 from vlm_jax.checkpoints.original_config import parse_original_config, vision_of
+from vlm_jax.checkpoints.stored import StoredArray
 from vlm_jax.checkpoints.tensor_files import TensorFolder
 from vlm_jax.checkpoints.vocabulary import padded_rows
 from vlm_jax.config import LlavaConfig
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json
 from vlm_jax.models.llava import init_llava
+from vlm_jax.parallel.mesh import path_name
 
 LayoutName = Literal["hf", "llava"]
 
@@ -134,23 +136,58 @@ class Source:
         Raises:
             InputError: A linear projector is followed by something else than the identity.
         """
+        self._check_projector()
         for name, slot in self.slots.items():
-            if name in skipped:
-                continue
-            tensor = slot.transform.to_ours(self.read(name))
-            if slot.path.startswith("projector/linear2") and self.config.projector == "linear":
-                self._check_identity(slot.path, tensor)
-            else:
-                yield name, slot, tensor
+            if name not in skipped and not self._is_identity(slot):
+                yield name, slot, self._ours(name)
 
-    def _check_identity(self, path: str, tensor: np.ndarray) -> None:
+    def stored(self) -> Params:
+        """Our tree of :class:`StoredArray`, each of a type that holds all of its layers; errors as in :meth:`parts`."""
+        self._check_projector()
+        names = {(slot.path, slot.layer): name for name, slot in self.slots.items()}
+        dtypes = self.leaf_dtypes()
+
+        def layer_of(path: str, layer: int | None) -> np.ndarray:
+            return np.asarray(self._ours(names[path, layer]), dtypes[path])
+
+        def leaf(key_path: Any, shape: jax.ShapeDtypeStruct) -> StoredArray:
+            path = path_name(key_path)
+            read_layer = functools.partial(layer_of, path)
+            if (path, None) in names:
+                read = functools.partial(read_layer, None)
+            else:
+                read = functools.partial(_stacked, shape.shape, dtypes[path], read_layer)
+            return StoredArray(shape.shape, dtypes[path], read, read_layer)
+
+        return jax.tree_util.tree_map_with_path(leaf, stored_shapes("llava", self.config))
+
+    def _ours(self, name: str) -> np.ndarray:
+        return self.slots[name].transform.to_ours(self.read(name))
+
+    def _is_identity(self, slot: Slot) -> bool:
         """transformers' class always has two matrices: a single one is stored with the identity behind it."""
-        if (tensor != (np.eye(len(tensor)) if tensor.ndim == 2 else 0)).any():
-            raise InputError(
-                f"a second projector matrix that is not the identity ({path}), without an activation before it",
-                "the identity in multi_modal_projector.linear_2",
-                file=str(self.folder),
-            )
+        return self.config.projector == "linear" and slot.path.startswith("projector/linear2")
+
+    def _check_projector(self) -> None:
+        for name, slot in self.slots.items():
+            if not self._is_identity(slot):
+                continue
+            tensor = self._ours(name)
+            if (tensor != (np.eye(len(tensor)) if tensor.ndim == 2 else 0)).any():
+                raise InputError(
+                    f"a second projector matrix that is not the identity ({slot.path}), without an activation before "
+                    "it",
+                    "the identity in multi_modal_projector.linear_2",
+                    file=str(self.folder),
+                )
+
+
+def _stacked(shape: tuple[int, ...], dtype: np.dtype, read_layer: Callable[[int], np.ndarray]) -> np.ndarray:
+    """All layers in one buffer: stacking a list of them would hold them twice."""
+    whole = np.empty(shape, dtype)
+    for layer in range(shape[0]):
+        whole[layer] = read_layer(layer)
+    return whole
 
 
 def open_source(

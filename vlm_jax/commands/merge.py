@@ -6,11 +6,17 @@ rounded away: read the report, and keep base and adapter apart where you can.
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from vlm_jax.checkpoints.opening import MeshOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vlm_jax.arrays import Params
+    from vlm_jax.config import LlavaConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,23 +40,45 @@ class Options:
 
 def run(options: Options) -> None:
     from vlm_jax.checkpoints.merge import logit_change, write_merged
-    from vlm_jax.checkpoints.opening import checkpoint_folder, map_base, open_model, open_policy, source_of
+    from vlm_jax.checkpoints.opening import checkpoint_folder, map_base, source_of
+    from vlm_jax.files import refuse_existing
+
+    refuse_existing(options.target)
+    folder = checkpoint_folder(options.checkpoint)
+    # One base at a time on the devices: the two of the report may not fit beside each other.
+    config, lora, apart = _base_and_adapter(options)
+    origin = source_of(options.checkpoint)
+    source = {"path": origin.source, "layout": "merged", "sha256": origin.sha256, "adapter": str(options.adapter)}
+    write_merged(options.target, config, map_base(folder)[1], lora, folder, source)
+    change = logit_change(apart, _merged_logits(options))
+    print(
+        f"merging changed the logits ({options.dtype or config.dtype}) by {change.mean:.2g} on average and "
+        f"{change.largest:.2g} at most (their standard deviation is {change.spread:.2g}); the likeliest token stayed "
+        f"at {100 * change.same_choice:.1f} % of the positions\n{options.target}"
+    )
+
+
+def _base_and_adapter(options: Options) -> tuple["LlavaConfig", "Params", "np.ndarray"]:
+    """The config as stored, the adapter and the logits of both together."""
+    from vlm_jax.checkpoints.merge import probe_logits
+    from vlm_jax.checkpoints.opening import open_model, open_policy
     from vlm_jax.errors import InputError
     from vlm_jax.models.quantize import has_quantized
 
-    folder = checkpoint_folder(options.checkpoint)
     model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
     if has_quantized(model.base):
-        raise InputError("a quantised base", "the checkpoint that it was made from", file=str(folder))
+        raise InputError("a quantised base", "the checkpoint that it was made from", file=options.checkpoint)
     lora = open_policy(model, options.adapter)
-    origin = source_of(options.checkpoint)
-    source = {"path": origin.source, "layout": "merged", "sha256": origin.sha256, "adapter": str(options.adapter)}
-    write_merged(options.target, model.config, map_base(folder)[1], lora, folder, source)
-    config = model.config if options.dtype is None else dataclasses.replace(model.config, dtype=options.dtype)
-    merged = open_model(str(options.target), options.mesh).base
-    change = logit_change(config, model.base, lora, merged)
-    print(
-        f"merging changed the logits ({config.dtype}) by {change.mean:.2g} on average and {change.largest:.2g} at most "
-        f"(their standard deviation is {change.spread:.2g}); the likeliest token stayed at "
-        f"{100 * change.same_choice:.1f} % of the positions\n{options.target}"
-    )
+    return model.config, lora, probe_logits(_computing(model.config, options.dtype), model.base, lora)
+
+
+def _merged_logits(options: Options) -> "np.ndarray":
+    from vlm_jax.checkpoints.merge import probe_logits
+    from vlm_jax.checkpoints.opening import open_model
+
+    model = open_model(str(options.target), options.mesh)
+    return probe_logits(_computing(model.config, options.dtype), model.base, None)
+
+
+def _computing(config: "LlavaConfig", dtype: str | None) -> "LlavaConfig":
+    return config if dtype is None else dataclasses.replace(config, dtype=dtype)

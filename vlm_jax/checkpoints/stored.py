@@ -1,0 +1,49 @@
+"""Weight trees whose arrays still lie in their files, so that a large model is read a layer at a time."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vlm_jax.arrays import Params
+from vlm_jax.parallel.mesh import shardings
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StoredArray:
+    """An array that is read when it is looked at: ``np.asarray`` reads all of it, ``array[layer]`` one layer.
+
+    Attributes:
+        shape: Of the whole array, layers first where it is stacked.
+        dtype: Of its values.
+        read: Gives the whole array.
+        read_layer: Gives one layer of a stacked array.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+    read_layer: Callable[[int], np.ndarray]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, layer: int) -> np.ndarray:
+        return self.read_layer(layer)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.read(), dtype, copy=copy)
+
+
+def place_stored(mesh: Mesh, tree: Params) -> Params:
+    """Put stored weights on the mesh, one leaf after the other; each device gets its part alone."""
+
+    def load(leaf: StoredArray, sharding: jax.sharding.Sharding) -> jax.Array:
+        stored = np.asarray(leaf)
+        # A copy, since an array over a mapped file would keep its pages in memory beside the device's.
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: np.array(stored[index]))
+
+    return jax.tree.map(load, tree, shardings(mesh, tree))
