@@ -18,10 +18,10 @@ VERBS = {
     "export": "write a checkpoint or an adapter as torch people have them",
     "merge": "add an adapter into its base and say what that did to the logits",
     "checkpoint": "say what a folder of weights is and what it lacks",
-    "eval": "POPE, CHAIR and MMHal-style scores of a checkpoint on a drawn world",
+    "eval": "a benchmark's scores, of a file of answers or of a checkpoint",
 }
 
-_RESUMABLE = ("demo", "sft", "reward", "ppo", "convert")
+_RESUMABLE = ("demo", "sft", "reward", "ppo", "convert", "eval")
 
 _AGAIN = "the same command goes on from where it was"
 _TERMINATED = 128 + 15  # What a shell reports of a process that SIGTERM ended.
@@ -41,10 +41,19 @@ verbs:
                    --facts world/image_to_caption.json --out runs/reward
   vlm-jax ppo      --checkpoint tiny --reward runs/reward/adapter --prompts world/prompts.json \\
                    --images world/images --facts world/image_to_caption.json --out runs/ppo
-  vlm-jax eval     --checkpoint tiny --adapter runs/ppo/adapter --world world --out runs/ppo/eval.json
+  vlm-jax eval scenes --checkpoint tiny --adapter runs/ppo/adapter --world world --out runs/ppo/eval.json
 
 `--checkpoint tiny` is the model that ships with the package; any folder in the HF LLaVA layout or
 from `vlm-jax convert` can stand there."""
+
+
+_EVAL_HELP = """usage: vlm-jax eval NAME [options]
+
+Score a file of answers, or let a checkpoint answer first.
+
+{names}
+
+`vlm-jax eval NAME --help` explains its options."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,16 +70,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
         _stop(f"vlm-jax: no verb {verb!r}; expected one of {', '.join(VERBS)}")
-    _run_verb(verb, rest)
+    if verb == "eval":
+        _run_benchmark(rest)
+    else:
+        _run_verb(verb, verb, rest)
 
 
-def _run_verb(verb: str, arguments: Sequence[str]) -> None:
+def _run_benchmark(arguments: Sequence[str]) -> None:
+    from vlm_jax.commands.eval import BENCHMARKS
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_EVAL_HELP.format(names="\n".join(f"  {name:15}{line}" for name, line in BENCHMARKS.items())))
+        return
+    name, rest = arguments[0], arguments[1:]
+    if name not in BENCHMARKS:
+        _stop(f"vlm-jax eval: no benchmark {name!r}; expected one of {', '.join(BENCHMARKS)}")
+    _run_verb(f"eval {name}", f"eval.{name.replace('-', '_')}", rest)
+
+
+def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
     import tyro
 
     from vlm_jax.errors import DivergedError, InputError, TerminatedError
 
-    module = importlib.import_module(f"vlm_jax.commands.{verb}")
-    options = tyro.cli(module.Options, prog=f"vlm-jax {verb}", args=arguments, description=module.__doc__)
+    module = importlib.import_module(f"vlm_jax.commands.{module_name}")
+    options = tyro.cli(
+        module.Options,
+        prog=f"vlm-jax {verb}",
+        args=arguments,
+        description=module.__doc__,
+        # An option that may be left out is left out, not set to None.
+        config=(tyro.conf.DisallowNone,),
+    )
     try:
         module.run(options)
     except (InputError, DivergedError) as error:
@@ -83,7 +114,7 @@ def _run_verb(verb: str, arguments: Sequence[str]) -> None:
             raise
         _stop(f"vlm-jax {verb}: no space left on the disk{f' for {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
-        again = f"; {_AGAIN}" if verb in _RESUMABLE else ""
+        again = f"; {_AGAIN}" if verb.split()[0] in _RESUMABLE else ""
         print(f"\nvlm-jax {verb}: stopped{again}", file=sys.stderr)
         sys.exit(130)
 

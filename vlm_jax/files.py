@@ -1,5 +1,6 @@
 """Files and folders that are either complete or absent."""
 
+import codecs
 import contextlib
 import json
 import os
@@ -42,14 +43,38 @@ def read_text(path: str | Path) -> str:
     Raises:
         InputError: It cannot be opened or is not UTF-8.
     """
+    with _readable(path):
+        content = Path(path).read_bytes()
+    start = len(codecs.BOM_UTF8) if content.startswith(codecs.BOM_UTF8) else 0
+    return _decode(content[start:], path, start)
+
+
+def read_lines(path: str | Path) -> Iterator[str]:
+    """The lines of a UTF-8 file, one in memory at a time, with their ends; errors as in :func:`read_text`."""
+    done = 0
+    with _readable(path), Path(path).open("rb") as file:
+        for line in file:
+            start = len(codecs.BOM_UTF8) if done == 0 and line.startswith(codecs.BOM_UTF8) else 0
+            yield _decode(line[start:], path, done + start)
+            done += len(line)
+
+
+@contextlib.contextmanager
+def _readable(path: str | Path) -> Iterator[None]:
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        yield
     except FileNotFoundError:
         raise InputError("no such file", "a file", file=str(path)) from None
     except OSError as error:
         raise InputError(f"a file that cannot be read ({error.strerror})", "a file", file=str(path)) from None
+
+
+def _decode(content: bytes, path: str | Path, before: int = 0) -> str:
+    try:
+        return content.decode()
     except UnicodeDecodeError as error:
-        raise InputError(f"byte {error.start} that is not UTF-8", "UTF-8 text", file=str(path)) from None
+        found = f"byte {before + error.start} that is not UTF-8"
+        raise InputError(found, "UTF-8 text", file=str(path)) from None
 
 
 def refuse_constant(name: str) -> None:

@@ -17,7 +17,7 @@ from experiments.fact_rlhf.readme import write_readme
 from experiments.fact_rlhf.why import explain
 from experiments.generated import shortened
 from vlm_jax.checkpoints.opening import source_of
-from vlm_jax.checkpoints.provenance import identity
+from vlm_jax.checkpoints.provenance import identity, versions
 from vlm_jax.commands import demo
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json, write_json
@@ -62,7 +62,7 @@ def run_one(options: Options, seed: int, resolution: int) -> None:
             "ppo": last_metrics(one),
             "why": explain(one),
             "made": made,
-            "versions": demo.versions(),
+            "versions": versions(),
         },
     )
 

@@ -8,9 +8,11 @@ import pytest
 
 from vlm_jax import __version__
 from vlm_jax.cli import VERBS, main
+from vlm_jax.commands.eval import BENCHMARKS
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"jax", "flax", "transformers", "orbax", "grain", "torch"}
+COMMANDS = [*([verb] for verb in VERBS if verb != "eval"), *(["eval", name] for name in BENCHMARKS)]
 
 
 def python(code, *arguments):
@@ -46,23 +48,24 @@ def test_help_imports_nothing_heavy():
     assert not loaded & (HEAVY | {"numpy", "tyro"})
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS, ids=" ".join)
 def test_help_of_a_verb(verb, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main([verb, "--help"])
+        main([*verb, "--help"])
     assert not stopped.value.code
     text = capsys.readouterr().out
-    assert f"usage: vlm-jax {verb}" in text
-    assert "--out" in text or verb in ("annotate", "generate", "convert", "export", "merge", "checkpoint")
+    assert f"usage: vlm-jax {' '.join(verb)}" in text
+    assert "--out" in text or verb[0] in ("annotate", "generate", "convert", "export", "merge", "checkpoint")
 
 
 def test_help_of_verbs_imports_nothing_heavy():
     code = """
 import contextlib, io, sys
 from vlm_jax.cli import VERBS, main
-for verb in VERBS:
+from vlm_jax.commands.eval import BENCHMARKS
+for verb in [*([verb] for verb in VERBS), *(["eval", name] for name in BENCHMARKS)]:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-        main([verb, "--help"])
+        main([*verb, "--help"])
 print(*sys.modules)
 """
     done = python(code)

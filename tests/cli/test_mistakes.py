@@ -50,7 +50,8 @@ def refused(capsys):
             main([str(argument) for argument in arguments])
         assert stopped.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"vlm-jax {arguments[0]}: ")
+        verb = " ".join(map(str, arguments[: 2 if arguments[0] == "eval" else 1]))
+        assert line.startswith(f"vlm-jax {verb}: ")
         return line
 
     return run
@@ -174,10 +175,10 @@ def test_folders_that_are_not_there_or_not_whole(refused, checkpoint, adapter, w
     assert str(weights) in refused(*ask, tmp_path / "cut")
 
 
-@pytest.mark.parametrize("verb", ["annotate", "eval"])
+@pytest.mark.parametrize("verb", [["annotate"], ["eval", "scenes"]])
 def test_a_world_that_is_not_there(verb, refused, checkpoint, tmp_path):
-    out = ["--out", tmp_path / "scores.json"] if verb == "eval" else []
-    line = refused(verb, "--checkpoint", checkpoint, "--world", tmp_path / "gone", *out)
+    out = ["--out", tmp_path / "scores.json"] if "eval" in verb else []
+    line = refused(*verb, "--checkpoint", checkpoint, "--world", tmp_path / "gone", *out)
     assert str(tmp_path / "gone") in line
 
 
@@ -185,7 +186,9 @@ def test_a_world_without_its_questions(refused, checkpoint, world, tmp_path):
     shutil.copytree(world, tmp_path / "world")
     for name in ("pope_test_random.jsonl", "mmhal_test.json"):
         (tmp_path / "world" / name).rename(tmp_path / name)
-        line = refused("eval", "--checkpoint", checkpoint, "--world", tmp_path / "world", "--out", tmp_path / "out")
+        line = refused(
+            "eval", "scenes", "--checkpoint", checkpoint, "--world", tmp_path / "world", "--out", tmp_path / "out"
+        )
         assert f"{tmp_path / 'world' / name}: found no such file" in line
         (tmp_path / name).rename(tmp_path / "world" / name)
 

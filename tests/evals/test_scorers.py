@@ -14,7 +14,15 @@ GOLDEN = Path(__file__).parents[3] / "shared" / "data" / "golden_evals.json"
 
 def pope_score(answers, labels):
     """Every question about an image of its own."""
-    return pope.score(pope.confusion(answers, labels, [str(i) for i in range(len(answers))]))
+    return report(answers, labels, [str(i) for i in range(len(answers))])
+
+
+def counts_of(answers, labels, images):
+    return pope.confusion([pope.parse(answer) for answer in answers], labels, images)
+
+
+def report(answers, labels, images):
+    return pope.tally(*counts_of(answers, labels, images)).report()
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +88,8 @@ def test_pope_resamples_images_with_all_their_questions():
     rng = np.random.default_rng(0)
     right = rng.random(80) < 0.7
     answers, labels = ["Yes" if hit else "No" for hit in right], ["yes"] * 80
-    once = pope.score(pope.confusion(answers, labels, [f"{i:03d}" for i in range(80)]))
-    often = pope.score(pope.confusion(answers * 10, labels * 10, [f"{i:03d}" for i in range(80)] * 10))
+    once = report(answers, labels, [f"{i:03d}" for i in range(80)])
+    often = report(answers * 10, labels * 10, [f"{i:03d}" for i in range(80)] * 10)
     assert often["accuracy_interval"] == pytest.approx(once["accuracy_interval"])
     assert once["f1_interval"][0] < once["f1"] < once["f1_interval"][1]
 
@@ -90,11 +98,12 @@ def test_pope_over_settings_is_the_mean_of_each():
     images = ["a", "a", "b", "b"]
     labels = ["yes", "no", "yes", "no"]
     settings = [
-        pope.confusion(answers, labels, images) for answers in (["Yes"] * 4, ["No"] * 4, ["Yes", "No", "Yes", "Yes"])
+        counts_of(answers, labels, images) for answers in (["Yes"] * 4, ["No"] * 4, ["Yes", "No", "Yes", "Yes"])
     ]
-    apart = [pope.score(one) for one in settings]
+    apart = [pope.tally(*one).values() for one in settings]
+    together = pope.tally(settings[0][0], *(counts for _, counts in settings)).values()
     for name in ("accuracy", "precision", "recall", "f1", "yes_rate"):
-        assert pope.score(*settings)[name] == pytest.approx(np.mean([one[name] for one in apart]))
+        assert together[name] == pytest.approx(np.mean([one[name] for one in apart]))
 
 
 def test_pope_without_a_positive_is_no_division_by_zero():
@@ -108,13 +117,13 @@ def test_pope_without_a_positive_is_no_division_by_zero():
 @pytest.mark.parametrize(("answers", "labels"), [(["Yes"], []), (["Yes"], ["Yes"]), (["Yes", "No"], ["yes", "maybe"])])
 def test_pope_refuses_labels_that_do_not_fit(answers, labels):
     with pytest.raises(ValueError, match="POPE needs one yes/no label"):
-        pope.confusion(answers, labels, ["a.png"] * len(answers))
+        counts_of(answers, labels, ["a.png"] * len(answers))
 
 
 def test_chair_by_hand():
     mentions = [["dog", "dog", "cat"], ["sun"], [], ["tree", "bird", "fox"]]
     present = [{"dog"}, {"sun", "moon"}, {"cat"}, {"tree"}]
-    found = chair.score(mentions, present)
+    found = chair.report(mentions, present)
     # Mentions count with repeats: cat, bird and fox of seven; captions 1 and 4 of four; dog, sun and tree of five.
     assert found["hallucinated"] == 3
     assert found["mentions"] == 7
@@ -131,19 +140,19 @@ def test_the_change_of_chair_is_paired():
     rng = np.random.default_rng(0)
     present = [{"dog"}] * 200
     wrong = rng.random(200) < 0.3
-    before = chair.score([["dog", "cat"] if w else ["dog", "dog"] for w in wrong], present)
-    after = chair.score([["dog", "dog"]] * 200, present)
+    before = chair.report([["dog", "cat"] if w else ["dog", "dog"] for w in wrong], present)
+    after = chair.report([["dog", "dog"]] * 200, present)
     assert chair.change_interval(before, before) == (0.0, 0.0)
     low, high = chair.change_interval(before, after)
     assert low < -before["chair_i"] < high < 0
 
 
 def test_chair_without_mentions_is_no_division_by_zero():
-    found = chair.score([[], []], [{"dog"}, set()])
+    found = chair.report([[], []], [{"dog"}, set()])
     assert (found["chair_i"], found["chair_s"], found["recall"]) == (0, 0, 0)
-    assert chair.score([], [])["chair_i"] == 0
+    assert chair.report([], [])["chair_i"] == 0
     with pytest.raises(ValueError, match="one set of objects a caption"):
-        chair.score([["dog"]], [])
+        chair.report([["dog"]], [])
 
 
 def test_mmhal_by_hand():

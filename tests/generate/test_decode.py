@@ -10,6 +10,8 @@ from small_llava import SMALL
 from test_sampling import distribution
 
 from vlm_jax.arrays import Batch, EvalBatch
+from vlm_jax.checkpoints.opening import Model
+from vlm_jax.data.conversation import TEMPLATES
 from vlm_jax.generate import decode
 from vlm_jax.generate.answers import answer
 from vlm_jax.generate.decode import generate
@@ -183,6 +185,7 @@ def test_answers_come_in_the_order_of_the_records(config, base, prompts, greedy)
         batches.append(EvalBatch(batch=part, row_mask=np.arange(3) < len(rows), index=index))
     told = []
     lora = init_lora(config, jax.random.key(0))
-    texts = answer(config, base, lora, Numbers(), make_mesh(), batches, GREEDY, progress=told.append)
+    model = Model(config, base, Numbers(), TEMPLATES[config.template], make_mesh())
+    texts = answer(model, lora, batches, GREEDY, progress=told.append)
     assert texts == [" ".join(map(str, row)) for row in greedy.tolist()]
     assert told == [3, 6, 8]

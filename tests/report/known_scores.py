@@ -26,7 +26,7 @@ def scores_of(wrong: int, images: int = 40, found: int = 2) -> dict:
     right = ["ball", "box"][:found]
     mentions = [right + ["kite"] * (i < wrong) for i in range(images)]
     return {
-        "chair": chair.score(mentions, [{"ball", "box"}] * images),
+        "chair": chair.report(mentions, [{"ball", "box"}] * images),
         "mean_length": 12.5,
         "pope": {
             "random": pope_scores(0.9, 0.8),

@@ -227,7 +227,7 @@ def _reward_accuracy(options: Options, name: str) -> float:
 
 def summarise(options: Options, scores: dict[str, dict], seconds: float) -> dict:
     """What results.json holds."""
-    from vlm_jax.checkpoints.provenance import identity
+    from vlm_jax.checkpoints.provenance import identity, versions
     from vlm_jax.report.tables import summary
 
     return {
@@ -237,14 +237,6 @@ def summarise(options: Options, scores: dict[str, dict], seconds: float) -> dict
         "versions": versions(),
         "options": {name: value for name, value in identity(options)["options"].items() if name != "out"},
     }
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that figures depend on."""
-    import importlib.metadata
-
-    packages = ("vlm-jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def sampled_hallucination(options: Options, name: str) -> list[dict]:
@@ -262,7 +254,7 @@ def sampled_hallucination(options: Options, name: str) -> list[dict]:
         answers = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         described = [one for one in answers if prompt_question(scenes[one["id"]]).type == "holistic"]
         mentions = [sorted(set(mentioned_kinds(one["answer"]))) for one in described]
-        scored = chair.score(mentions, [set(present_kinds(scenes[one["id"]])) for one in described])
+        scored = chair.report(mentions, [set(present_kinds(scenes[one["id"]])) for one in described])
         rows.append({"step": step, "sampled_chair_i": scored["chair_i"], "sampled_recall": scored["recall"]})
     return rows
 

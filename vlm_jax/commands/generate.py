@@ -64,4 +64,4 @@ def run(options: Options) -> None:
     rows = options.mesh.data * options.mesh.fsdp
     batches = image_prompts([record], model.tokenizer, model.config, model.template, rows, buckets)
     lora = open_policy(model, options.adapter)
-    print(answer(model.config, model.base, lora, model.tokenizer, model.mesh, batches, sampling, options.seed)[0])
+    print(answer(model, lora, batches, sampling, options.seed)[0])

@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm_jax.errors import InputError
-from vlm_jax.files import read_text, refuse_constant
+from vlm_jax.files import read_lines, read_text, refuse_constant
 
 _LAYOUT = "a JSON list of objects, or one JSON object per line"
 
@@ -71,6 +71,10 @@ def _decode(text: str, start: int, origin: Origin, first_line: int = 1) -> tuple
         raise InputError(found, _LAYOUT, file=origin.file, row=origin.row) from None
     except InputError as error:
         raise error.at(*origin) from None
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits, thousands of brackets.
+        found = f"JSON beyond any use ({str(error)[:60]})"
+        raise InputError(found, _LAYOUT, file=origin.file, row=origin.row) from None
 
 
 def _skip_space(text: str, start: int) -> int:
@@ -101,8 +105,8 @@ def _refuse_rest(text: str, position: int, origin: Origin, expected: str) -> Non
     raise InputError(f"{found} at line {line}, column {column}", expected, file=origin.file, row=origin.row)
 
 
-def _line_values(text: str, file: str) -> Iterator[tuple[Origin, Any]]:
-    for number, line in enumerate(text.split("\n"), 1):
+def _line_values(lines: Iterable[str], file: str) -> Iterator[tuple[Origin, Any]]:
+    for number, line in enumerate(lines, 1):
         if line := line.strip():
             value, end = _decode(line, 0, Origin(file, number), first_line=number)
             if end < len(line):
@@ -110,20 +114,31 @@ def _line_values(text: str, file: str) -> Iterator[tuple[Origin, Any]]:
             yield Origin(file, number), value
 
 
-def read_rows(path: str | Path) -> list[Row]:
-    """All rows of a JSON list or of a JSON-lines file (LF or CRLF, byte order mark allowed).
+def _values(path: str | Path) -> Iterator[tuple[Origin, Any]]:
+    first = next((line for line in read_lines(path) if line.strip()), "")
+    if first.lstrip().startswith("["):
+        return _list_values(read_text(path), str(path))
+    return _line_values(read_lines(path), str(path))
+
+
+def iter_rows(path: str | Path) -> Iterator[Row]:
+    """The rows of a JSON list or of a JSON-lines file (LF or CRLF, byte order mark allowed); of JSON lines one is held
+    at a time.
 
     Raises:
         InputError: Malformed JSON (line and column are named), NaN or Infinity, a row that is no object, or
             no row.
     """
-    text, file = read_text(path), str(path)
-    is_list = text[_skip_space(text, 0) :][:1] == "["
-    rows = []
-    for origin, value in (_list_values if is_list else _line_values)(text, file):
+    none = True
+    for origin, value in _values(path):
         if not isinstance(value, dict):
-            raise InputError(f"a row of type {type(value).__name__}", _LAYOUT, file=file, row=origin.row)
-        rows.append(Row(origin, value))
-    if not rows:
-        raise InputError("no rows", _LAYOUT, file=file)
-    return rows
+            raise InputError(f"a row of type {type(value).__name__}", _LAYOUT, file=origin.file, row=origin.row)
+        none = False
+        yield Row(origin, value)
+    if none:
+        raise InputError("no rows", _LAYOUT, file=str(path))
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """All of :func:`iter_rows`."""
+    return list(iter_rows(path))

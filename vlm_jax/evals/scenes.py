@@ -45,9 +45,7 @@ def ask(
     ]
     batches = image_prompts(records, model.tokenizer, model.config, model.template, batch_size, _BUCKETS)
     with Meter(title, len(records)) as meter:
-        return answer(
-            model.config, model.base, lora, model.tokenizer, model.mesh, batches, sampling, seed, meter.update
-        )
+        return answer(model, lora, batches, sampling, seed, meter.update)
 
 
 def evaluate(
@@ -76,10 +74,10 @@ def evaluate(
     present = [set(present_kinds(here)) for here in scenes.values()]
     counts = {setting: _pope_counts(setting, rows, answers) for setting, rows in yes_no.items()}
     return {
-        "chair": chair.score(mentions, present),
+        "chair": chair.report(mentions, present),
         "mean_length": sum(len(text.split()) for text in described) / len(described),
-        "pope": {setting: pope.score(confusion) for setting, confusion in counts.items()},
-        "pope_mean": pope.score(*(counts[setting] for setting in OFFICIAL)),
+        "pope": {setting: pope.tally(*one).report() for setting, one in counts.items()},
+        "pope_mean": pope.tally(counts[OFFICIAL[0]][0], *(counts[setting][1] for setting in OFFICIAL)).report(),
         "mmhal": _mmhal(open_ended, scenes, answers),
         "descriptions": dict(zip(scenes, described, strict=True)),
     }
@@ -109,11 +107,15 @@ def _check_image(row: Row, key: str, scenes: dict[str, Scene]) -> None:
         raise row.wrong(f"image {row.values[key]!r}", "a scene of this split in scenes.json")
 
 
-def _pope_counts(setting: str, rows: Sequence[Row], answers: Any) -> np.ndarray:
+def _pope_counts(setting: str, rows: Sequence[Row], answers: Any) -> tuple[list[str], np.ndarray]:
     # "Yes." and "No." need no more; a model that rambles is judged by its first words, as POPE does.
     brief = Sampling(max_new_tokens=8, temperature=0.0)
     said = answers([(row.values["image"], row.values["text"]) for row in rows], f"POPE {setting}", brief)
-    return pope.confusion(said, [row.values["label"] for row in rows], [row.values["image"] for row in rows])
+    return pope.confusion(
+        [pope.parse(text) for text in said],
+        [row.values["label"] for row in rows],
+        [row.values["image"] for row in rows],
+    )
 
 
 def _mmhal(rows: Sequence[Row], scenes: dict[str, Scene], answers: Any) -> dict[str, Any]:

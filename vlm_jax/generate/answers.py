@@ -1,14 +1,13 @@
 """Text in, text out: answers to many prompts, batched by length."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from vlm_jax.arrays import EvalBatch, Params
+from vlm_jax.checkpoints.opening import Model
 from vlm_jax.config import LlavaConfig
 from vlm_jax.generate.decode import generate
 from vlm_jax.generate.sampling import Sampling
@@ -22,35 +21,46 @@ def _compiled(config: LlavaConfig, sampling: Sampling) -> Callable:
     return jax.jit(lambda base, lora, batch, key: generate(config, base, lora, batch, key, sampling).tokens)
 
 
-def answer(
-    config: LlavaConfig,
-    base: Params,
+def answer_batches(
+    model: Model,
     lora: Params,
-    tokenizer: Any,
-    mesh: Mesh,
+    batches: Iterable[EvalBatch],
+    sampling: Sampling,
+    seed: int = 0,
+    skip: Callable[[Sequence[int]], bool] = lambda records: False,
+) -> Iterator[dict[int, str]]:
+    """Answers by record, batch after batch; rows that only fill up a batch are dropped.
+
+    Args:
+        model, lora: Checkpoint and role, on the mesh.
+        batches: From ``data.pipelines.image_prompts``.
+        sampling: The rule; a draw depends on the seed and the batch's place.
+        seed: Root of the draws.
+        skip: Told a batch's records; true leaves the batch out, which changes no other's draws.
+    """
+    run = _compiled(model.config, sampling)
+    with jax.set_mesh(model.mesh):
+        for number, batch in enumerate(batches):
+            rows = np.flatnonzero(batch.row_mask)
+            records = batch.index[rows].tolist()
+            if skip(records):
+                continue
+            tokens = run(model.base, lora, place_batch(model.mesh, batch.batch), key_for(seed, "answer", number))
+            decoded = model.tokenizer.batch_decode(np.asarray(tokens)[rows], skip_special_tokens=True)
+            yield dict(zip(records, (text.strip() for text in decoded), strict=True))
+
+
+def answer(
+    model: Model,
+    lora: Params,
     batches: Iterable[EvalBatch],
     sampling: Sampling,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Sequence[str]:
-    """The answer to every record, in the records' order; rows that only fill up a batch are dropped.
-
-    Args:
-        config, base, lora: Model and role, on the mesh.
-        tokenizer: Turns ids into text; special tokens are left out.
-        mesh: Where the batches go.
-        batches: From ``data.pipelines.image_prompts``.
-        sampling: The rule; a draw depends on the seed and the batch's place.
-        seed: Root of the draws.
-        progress: Told the number of answers so far.
-    """
-    run = _compiled(config, sampling)
+    """All of :func:`answer_batches` in the records' order; ``progress`` is told the number of answers so far."""
     texts: dict[int, str] = {}
-    with jax.set_mesh(mesh):
-        for number, batch in enumerate(batches):
-            tokens = run(base, lora, place_batch(mesh, batch.batch), key_for(seed, "answer", number))
-            rows = np.flatnonzero(batch.row_mask)
-            decoded = tokenizer.batch_decode(np.asarray(tokens)[rows], skip_special_tokens=True)
-            texts.update(zip(batch.index[rows].tolist(), (text.strip() for text in decoded), strict=True))
-            progress(len(texts))
+    for answers in answer_batches(model, lora, batches, sampling, seed):
+        texts |= answers
+        progress(len(texts))
     return [texts[index] for index in sorted(texts)]

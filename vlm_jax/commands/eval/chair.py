@@ -1,0 +1,63 @@
+"""CHAIR: how many of the objects that captions name are not in the image?
+
+  vlm-jax eval chair --objects objects.json --answers captions.jsonl --synonyms synonyms.txt --output chair.json
+  vlm-jax eval chair --objects objects.json --checkpoint DIR --images val2014 --output chair.json
+
+A checkpoint is asked to describe every image among the objects. Published figures were counted with CHAIR's own
+synonyms.txt; without it a table of our own names the objects, and figures differ a little.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from vlm_jax.commands.eval.scoring import Answering, Scoring, conclude, image_file
+
+if TYPE_CHECKING:
+    from vlm_jax.evals.runner import Ask
+    from vlm_jax.evals.tally import Scored
+
+PROMPT = "Please describe this image in detail."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Scoring):
+    """What the command takes.
+
+    Attributes:
+        objects: JSON of image id -> objects in it, as `vlm-jax eval chair-objects` writes it.
+        synonyms: What the objects are called: CHAIR's `synonyms.txt`, or JSON of object -> other names.
+        mode: `official` CHAIR's own script, `corrected` without its slips, `unique` each object once a caption.
+        prompt: What a checkpoint is asked.
+        image_name: An image's file by its id.
+    """
+
+    objects: Path
+    synonyms: Path | None = None
+    mode: Literal["official", "corrected", "unique"] = "official"
+    prompt: str = PROMPT
+    image_name: str = "COCO_val2014_{:012d}.jpg"
+    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(max_new_tokens=512)
+
+
+def run(options: Options) -> None:
+    from vlm_jax.evals import chair
+    from vlm_jax.evals.answers import read_answers
+    from vlm_jax.evals.coco_objects import NAMES_FILE, read_names, read_objects
+    from vlm_jax.evals.runner import Ask
+
+    objects = read_objects(options.objects)
+    names = read_names(options.synonyms or NAMES_FILE)
+
+    def score(path: Path) -> "Scored":
+        captions = {image: answer.text for image, answer in read_answers(path).items()}
+        return chair.score(captions, objects, names, options.mode)
+
+    def asks(images: Path | None) -> "Sequence[Ask]":
+        files = {image: image_file(options.image_name, image) for image in objects}
+        return [Ask(image, options.prompt, images and images / files[image]) for image in objects]
+
+    conclude("CHAIR", options.mode, options, score, asks)

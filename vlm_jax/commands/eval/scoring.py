@@ -1,0 +1,169 @@
+"""What every benchmark's command shares: answers from a file or from a checkpoint, the result file, the table."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from vlm_jax.checkpoints.opening import MeshOptions
+
+if TYPE_CHECKING:
+    from vlm_jax.evals.runner import Ask
+    from vlm_jax.evals.tally import Scored
+
+
+@dataclasses.dataclass(frozen=True)
+class Answering:
+    """How a checkpoint answers.
+
+    Attributes:
+        checkpoint: Answer with this one first: a folder in transformers' LLaVA layout or of `vlm-jax convert`, or
+            `tiny`.
+        images: Folder of the images.
+        adapter: Adapter folder, as `sft` and `ppo` write it.
+        suffix: Put behind each question: `short` LLaVA-1.5's single word or phrase, `short_literal` the same as
+            LLaVA-RLHF's scripts spell it, `letter` LLaVA-1.5's for options, `one_word` VCD's.
+        template: System line: the checkpoint's own, `vicuna_v1` (training) or `llava_v1` (LLaVA-RLHF's evaluations).
+        aspect: `pad` shows the whole image, `square` its middle.
+        temperature: 0 always takes the most likely token.
+        max_new_tokens: Limit of an answer.
+        batch_size: Answers at a time.
+        seed: Of the draws.
+        mesh: Layout of the devices.
+    """
+
+    checkpoint: str | None = None
+    images: Path | None = None
+    adapter: Path | None = None
+    suffix: Literal["none", "short", "short_literal", "letter", "one_word"] = "none"
+    template: Literal["own", "vicuna_v1", "llava_v1"] = "own"
+    aspect: Literal["pad", "square"] = "pad"
+    temperature: float = 0.0
+    max_new_tokens: int = 1024
+    batch_size: int = 16
+    seed: int = 0
+    mesh: MeshOptions = MeshOptions()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """Options of every benchmark.
+
+    Attributes:
+        output: JSON file for the result; `NAME.samples.jsonl` beside it gets a row for every sample.
+        answers: JSON or JSON lines with an id and an answer each.
+        against: Answers of another model to the same questions: both are compared, sample by sample.
+        answering: Instead of answers.
+    """
+
+    output: Path
+    answers: Path | None = None
+    against: Path | None = None
+    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering()
+
+
+def conclude(
+    benchmark: str,
+    mode: str,
+    options: Scoring,
+    score: Callable[[Path], "Scored"],
+    asks: Callable[[Path | None], Sequence["Ask"]],
+) -> None:
+    """Score the answers (made first where a checkpoint is named), compare, write and print.
+
+    Args:
+        benchmark: Name for the reader.
+        mode: Which variant was computed.
+        options: Of the command.
+        score: Scores a file of answers.
+        asks: The questions, with their images in a folder.
+    """
+    from vlm_jax.evals.result import result_of, write_result
+    from vlm_jax.report.benchmark import print_result
+
+    answers = answers_of(options, asks)
+    scored = score(answers)
+    other = None if options.against is None else score(options.against)
+    result = result_of(benchmark, mode, scored, other)
+    write_result(options.output, result, scored.per_sample)
+    print_result(result)
+    print(options.output)
+
+
+def answers_of(options: Scoring, asks: Callable[[Path | None], Sequence["Ask"]]) -> Path:
+    """The file of answers, which a checkpoint writes first if that is asked for.
+
+    Raises:
+        InputError: Both or neither are given, or the checkpoint cannot answer.
+    """
+    from vlm_jax.errors import InputError
+
+    if (options.answers is None) == (options.answering.checkpoint is None):
+        found = "neither" if options.answers is None else "both"
+        raise InputError(f"{found} of --answers and --checkpoint", "one of them")
+    if options.answers is not None:
+        return options.answers
+    if options.answering.images is None:
+        raise InputError("no --images", "the folder of the benchmark's images")
+    target = options.output.with_suffix(".answers.jsonl")
+    _answer(options.answering, target, asks(options.answering.images))
+    return target
+
+
+def _answer(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
+    from vlm_jax.checkpoints.opening import open_model, open_policy, source_of
+    from vlm_jax.checkpoints.provenance import claim, finished, identity
+    from vlm_jax.data.conversation import TEMPLATES
+    from vlm_jax.errors import require_positive
+    from vlm_jax.evals.runner import answer_file
+    from vlm_jax.generate.sampling import Sampling
+
+    require_positive(options, "batch_size", "max_new_tokens")
+    record = target.with_suffix(".run.json")
+    made = identity(options) | {"questions": questions_sha256(asks)}
+    source = source_of(options.checkpoint)
+    if finished(target, record, made, source):
+        return
+    claim(record, made, source)
+    model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
+    if options.template != "own":
+        model = dataclasses.replace(model, template=TEMPLATES[options.template])
+    lora = open_policy(model, options.adapter)
+    sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
+    answer_file(
+        target,
+        model,
+        lora,
+        asks,
+        sampling,
+        batch_size=options.batch_size,
+        suffix=options.suffix,
+        aspect=options.aspect,
+        seed=options.seed,
+        model_id=str(options.adapter or options.checkpoint),
+    )
+
+
+def questions_sha256(asks: Sequence["Ask"]) -> str:
+    """One hash over ids, texts and names of images."""
+    import hashlib
+    import json
+
+    rows = [[ask.id, ask.text, ask.image and ask.image.name] for ask in asks]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def image_file(pattern: str, image: str) -> str:
+    """File name of an image by its id, which is a number where the pattern wants one.
+
+    Raises:
+        InputError: They do not go together.
+    """
+    from vlm_jax.errors import InputError
+
+    try:
+        return pattern.format(int(image) if image.isdecimal() else image)
+    except (ValueError, IndexError, KeyError):
+        raise InputError(f"--image-name {pattern!r} for image {image!r}", "a pattern with one place for it") from None

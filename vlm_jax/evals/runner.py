@@ -1,0 +1,112 @@
+"""From questions about images to a file of answers in LLaVA's format (``model_vqa.py``), to be gone on with after a
+kill.
+
+    {"question_id": 1, "prompt": "...", "text": "Yes", "answer_id": "...", "model_id": "...", "metadata": {}}
+
+While it is written the answers stand in ``NAME.partial``, in the order in which they come; at the end they are put in
+the questions' order under the file's own name.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from vlm_jax.arrays import Params
+from vlm_jax.checkpoints.opening import Model
+from vlm_jax.data.conversation import IMAGE, Turn
+from vlm_jax.data.images import Aspect
+from vlm_jax.data.pipelines import image_prompts
+from vlm_jax.data.sources import Prompt
+from vlm_jax.files import read_json_lines, write_json_lines
+from vlm_jax.generate.answers import answer_batches
+from vlm_jax.generate.sampling import Sampling
+from vlm_jax.train.log import Meter
+
+# Positions of text, added to those of the image.
+_TEXT_BUCKETS = (64, 128, 256, 512, 1024, 2048)
+
+Suffix = Literal["none", "short", "short_literal", "letter", "one_word"]
+SUFFIXES: dict[Suffix, str] = {
+    "none": "",
+    # LLaVA-1.5 on POPE, VQA and MME.
+    "short": "\nAnswer the question using a single word or phrase.",
+    # LLaVA-RLHF's scripts hand the line break over as a backslash and an n.
+    "short_literal": "\\nAnswer the question using a single word or phrase.",
+    # LLaVA-1.5 on questions with options.
+    "letter": "\nAnswer with the option's letter from the given choices directly.",
+    # VCD on POPE.
+    "one_word": " Please answer this question with one word.",
+}
+
+
+class Ask(NamedTuple):
+    """One question; ``image`` is None for a question without one."""
+
+    id: str
+    text: str
+    image: Path | None
+
+
+def answer_file(
+    target: Path,
+    model: Model,
+    lora: Params,
+    asks: Sequence[Ask],
+    sampling: Sampling,
+    *,
+    batch_size: int,
+    suffix: Suffix = "none",
+    aspect: Aspect = "pad",
+    seed: int = 0,
+    model_id: str = "",
+) -> None:
+    """Answer every question once and write them to ``target``; those in ``NAME.partial`` already are kept.
+
+    Raises:
+        InputError: An image cannot be read, or a prompt is too long.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    done = {row["question_id"]: row for row in read_json_lines(partial)} if partial.exists() else {}
+    # Without the line that a kill cut off, and without the other half of a batch that it cut.
+    write_json_lines(partial, done.values())
+    records = [_record(ask, suffix) for ask in asks]
+    buckets = [model.config.vision.patches + length for length in _TEXT_BUCKETS]
+    batches = image_prompts(records, model.tokenizer, model.config, model.template, batch_size, buckets, aspect)
+
+    def finished(indices: Sequence[int]) -> bool:
+        return all(_written_id(asks[index].id) in done for index in indices)
+
+    with partial.open("a", encoding="utf-8") as file, Meter("answers", len(asks), done=len(done)) as meter:
+        for answers in answer_batches(model, lora, batches, sampling, seed, finished):
+            rows = [_row(asks[index], records[index], text, model_id) for index, text in answers.items()]
+            done |= {row["question_id"]: row for row in rows}
+            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            file.flush()
+            meter.update(len(done))
+    write_json_lines(target, [done[_written_id(ask.id)] for ask in asks])
+    partial.unlink()
+
+
+def _record(ask: Ask, suffix: Suffix) -> Prompt:
+    text = ask.text + SUFFIXES[suffix]
+    shown = text if ask.image is None else f"{IMAGE}\n{text}"
+    return Prompt(id=ask.id, image=ask.image, turns=(Turn("human", shown),))
+
+
+def _row(ask: Ask, record: Prompt, text: str, model_id: str) -> dict[str, Any]:
+    return {
+        "question_id": _written_id(ask.id),
+        "prompt": record.turns[0].text.removeprefix(f"{IMAGE}\n"),
+        "text": text,
+        "answer_id": hashlib.sha256(f"{model_id}\n{ask.id}\n{text}".encode()).hexdigest()[:22],
+        "model_id": model_id,
+        "metadata": {},
+    }
+
+
+def _written_id(identity: str) -> int | str:
+    """Numbers as numbers, which is how official question files and tools have them."""
+    return int(identity) if identity.isdecimal() and str(int(identity)) == identity else identity

@@ -1,0 +1,97 @@
+"""What every scorer returns: exact figures, what was decided about each sample, and the sums behind the figures, from
+which intervals and paired tests follow."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from vlm_jax.evals.bootstrap import Statistic, interval, swap_p_value
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """Figures that are functions of sums over units.
+
+    Attributes:
+        units: What is drawn anew when sampling is repeated: an image with all its questions, a caption.
+        counts: What each unit adds to each sum.
+        figures: Name -> statistic of the sums.
+    """
+
+    units: Sequence[str]
+    counts: Float[np.ndarray, "n k"]
+    figures: Mapping[str, Statistic]
+
+    def values(self) -> dict[str, float]:
+        total = self.counts.sum(0)[None]
+        return {name: float(statistic(total)[0]) for name, statistic in self.figures.items()}
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals over units."""
+        return {name: interval(self.counts, statistic) for name, statistic in self.figures.items()}
+
+    def report(self) -> dict[str, Any]:
+        """:meth:`values`, and :meth:`intervals` under ``NAME_interval``."""
+        return self.values() | {f"{name}_interval": found for name, found in self.intervals().items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A benchmark's result.
+
+    Attributes:
+        metrics: The reference scorer's figures under our names.
+        per_sample: A row for every sample, in the order of the annotations.
+        unparsed: Answers in which the rule found nothing to read, whatever it made of them.
+        tally: The sums behind those metrics that have intervals.
+        tables: Title -> row -> column -> figure: per type, per category.
+        baselines: What constant answers would score, in ``metrics``' names.
+        remarks: What a reader has to know of this variant.
+    """
+
+    metrics: dict[str, float | int]
+    per_sample: list[dict[str, Any]]
+    unparsed: int
+    tally: Tally
+    tables: dict[str, dict[str, dict[str, float | int]]] = dataclasses.field(default_factory=dict)
+    baselines: dict[str, dict[str, float | int]] = dataclasses.field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+def unit_counts(units: Iterable[str], rows: Float[np.ndarray, "m k"]) -> tuple[list[str], Float[np.ndarray, "n k"]]:
+    """Sums of the rows of each unit, units in the order of their names."""
+    codes: dict[str, int] = {}
+    places = np.array([codes.setdefault(unit, len(codes)) for unit in units], np.int64)
+    sums = np.stack([np.bincount(places, column, len(codes)) for column in rows.T], 1)
+    order = sorted(codes, key=str)
+    return order, sums[[codes[unit] for unit in order]] if order else np.zeros((0, rows.shape[1]))
+
+
+def compare(before: Tally, after: Tally) -> dict[str, dict[str, Any]]:
+    """Every figure of two systems on the same units: before, after, difference, its 95 % bootstrap interval (a unit is
+    drawn with the answers of both) and the p-value of a paired randomisation test.
+
+    Raises:
+        ValueError: The units differ.
+    """
+    if list(before.units) != list(after.units):
+        raise ValueError(f"two results over other samples: {len(before.units)} and {len(after.units)} units")
+    both, width = np.concatenate([before.counts, after.counts], 1), before.counts.shape[1]
+    found = {}
+    for name, statistic in before.figures.items():
+
+        def change(sums: np.ndarray, statistic: Statistic = statistic) -> np.ndarray:
+            return statistic(sums[:, width:]) - statistic(sums[:, :width])
+
+        one, two = before.values()[name], after.values()[name]
+        found[name] = {
+            "before": one,
+            "after": two,
+            "difference": two - one,
+            "interval": interval(both, change),
+            "p_value": swap_p_value(before.counts, after.counts, statistic),
+        }
+    return found

@@ -1,0 +1,69 @@
+"""A benchmark's result for the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_TINY_P = 0.001
+
+
+def print_result(result: Mapping[str, Any], console: Console | None = None) -> None:
+    """Metrics with their intervals, baselines beside them, tables, and the comparison with another model."""
+    console = console or Console()
+    unparsed = f", {result['unparsed']} without anything to read" if result["unparsed"] else ""
+    console.print(f"{result['benchmark']}, mode {result['mode']}, {result['n']} samples{unparsed}", highlight=False)
+    console.print(_metrics(result))
+    for title, rows in result["tables"].items():
+        if rows:
+            console.print()
+            console.print(_table(title, rows))
+    if "comparison" in result:
+        console.print()
+        console.print(_comparison(result["comparison"]))
+    for remark in result["remarks"]:
+        console.print(f"Note: {remark}.", highlight=False)
+
+
+def _metrics(result: Mapping[str, Any]) -> Table:
+    table = _empty("", "", "95 %", *result["baselines"])
+    for name, value in result["metrics"].items():
+        interval = result["intervals"].get(name)
+        bracket = "" if interval is None else f"{written(interval[0])} to {written(interval[1])}"
+        table.add_row(
+            name, written(value), bracket, *(written(base.get(name)) for base in result["baselines"].values())
+        )
+    return table
+
+
+def _table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    table = _empty(title, *columns)
+    for name, row in rows.items():
+        table.add_row(name, *(written(row.get(column)) for column in columns))
+    return table
+
+
+def _comparison(comparison: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = _empty("", "against", "answers", "difference", "95 %", "p")
+    for name, row in comparison.items():
+        low, high = row["interval"]
+        p_value = f"< {_TINY_P}" if row["p_value"] < _TINY_P else f"{row['p_value']:.3f}"
+        cells = (written(row["before"]), written(row["after"]), f"{row['difference']:+.4f}")
+        table.add_row(name, *cells, f"{low:+.4f} to {high:+.4f}", p_value)
+    return table
+
+
+def _empty(*columns: str) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left")
+    return table
+
+
+def written(value: float | None) -> str:
+    """Four decimals; counts whole; nothing for None."""
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
