@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests in as many processes as there are cores.
 WORKERS ?= auto
 
-.PHONY: demo test test-slow test-kill lint format clean
+.PHONY: demo test test-slow test-kill test-transformers-4 lint format clean
 
 # An edited pyproject.toml installs again.
 $(VENV)/.installed: pyproject.toml
@@ -33,6 +33,13 @@ test-slow: $(VENV)/.installed-test
 # Every kind of run, killed at twenty moments.
 test-kill: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m kill
+
+# Checkpoints and tokenizers under the oldest transformers that pyproject.toml allows.
+test-transformers-4: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/transformers-4 \
+	    "transformers==4.57.*" "huggingface_hub<1" "tokenizers<0.23"
+	PYTHONPATH=$(VENV)/transformers-4 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" \
+	    tests/checkpoints tests/data/test_llama_tokenizer.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

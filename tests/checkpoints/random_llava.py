@@ -56,6 +56,7 @@ def llama_config(language: LanguageConfig, **more) -> transformers.LlamaConfig:
         intermediate_size=language.mlp_width,
         rms_norm_eps=language.norm_eps,
         max_position_embeddings=language.max_positions,
+        rope_theta=language.rope_theta,  # transformers 4
         rope_parameters={"rope_type": "default", "rope_theta": language.rope_theta},
         **more,
     )

@@ -24,11 +24,13 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             tokenizer = LlamaTokenizer.from_pretrained(folder, local_files_only=True, legacy=True)
         else:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # transformers 4 gives False for a folder without one.
+        question = tokenizer("what is it?", add_special_tokens=False)["input_ids"]
     except Exception as error:
         # transformers lets through whatever a broken file makes its parts raise.
         reason = str(error).partition("\n")[0][:200]
         found = f"no tokenizer that can be read ({type(error).__name__}: {reason})"
         raise InputError(found, "the checkpoint's own", file=str(folder)) from None
-    if not tokenizer("what is it?", add_special_tokens=False)["input_ids"]:
+    if not question:
         raise InputError("a tokenizer that makes nothing of a question", "a vocabulary", file=str(folder))
     return tokenizer
