@@ -361,6 +361,29 @@ def test_devices_share_what_a_file_holds(tmp_path):
     assert kernel.addressable_shards[0].data.size * 4 == kernel.size
 
 
+@pytest.mark.parametrize("rows", [2, 61])
+def test_a_projector_file_brings_the_rows_of_new_tokens(rows, tmp_path):
+    """LLaVA ``initialize_vision_tokenizer`` takes the last two rows, of two or of a whole table."""
+    model = torch_llava(CONFIG)
+    folder = tmp_path / "original"
+    folder.mkdir()
+    tensors = original_tensors(model, CONFIG)
+    torch.save(tensors, folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps(original_config(CONFIG)))
+    write_tower(tmp_path / "clip", model, "")
+    new = torch.arange(rows * CONFIG.language.width, dtype=torch.float32).reshape(rows, -1)
+    projector = {name: tensor for name, tensor in tensors.items() if "mm_projector" in name}
+    torch.save({**projector, "model.embed_tokens.weight": new}, tmp_path / "mm_projector.bin")
+    source = open_source(folder, vision=tmp_path / "clip", projector=tmp_path / "mm_projector.bin")
+    convert(source, tmp_path / "ours", None)
+    table = np.asarray(loaded(tmp_path / "ours")[1]["language"]["embedding"])
+    np.testing.assert_array_equal(table[:-2], tensors["model.embed_tokens.weight"].numpy()[:-2])
+    np.testing.assert_array_equal(table[-2:], new.numpy()[-2:])
+    torch.save({**projector, "model.embed_tokens.weight": new[:1]}, tmp_path / "mm_projector.bin")
+    with pytest.raises(InputError, match=r"mm_projector.bin: found model.embed_tokens.weight \[1, .*expected two rows"):
+        open_source(folder, vision=tmp_path / "clip", projector=tmp_path / "mm_projector.bin")
+
+
 def test_a_tower_inside_goes_before_one_beside(tmp_path):
     model, other = torch_llava(CONFIG), torch_llava(CONFIG)
     with torch.no_grad():

@@ -1,16 +1,21 @@
 """LLaMA's own tokenizer file, in the folders that people have: the ids are those that LLaVA's training saw."""
 
+import dataclasses
 import io
 import json
 
+import jax
 import pytest
 import sentencepiece
-from transformers import LlamaTokenizerFast
+from PIL import Image
+from transformers import LlamaTokenizerFast, LlavaProcessor
 
+from vlm_jax.checkpoints.export import export
 from vlm_jax.config import LanguageConfig, LlavaConfig, VisionConfig
 from vlm_jax.data.conversation import TEMPLATES, Turn, encode_pieces, render
 from vlm_jax.data.tokenizers import load_tokenizer
 from vlm_jax.errors import InputError
+from vlm_jax.models.llava import init_llava
 
 CORPUS = [
     "A chat between a curious user and an artificial intelligence assistant. USER: what is in the picture? ASSISTANT:",
@@ -119,3 +124,15 @@ def test_a_folder_without_a_tokenizer(tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(b"")
     with pytest.raises(InputError, match=r"no tokenizer that can be read|makes nothing of a question"):
         load_tokenizer(tmp_path)
+
+
+def test_transformers_processor_takes_what_is_exported(model, tmp_path):
+    """An original checkpoint has no ``<image>``; its export gets one, and the processor's ids are ours."""
+    config = dataclasses.replace(CONFIG, image_token_id=400)
+    export(tmp_path / "hf", "hf", config, init_llava(config, jax.random.key(0)), write_folder(tmp_path / "x", model))
+    processor = LlavaProcessor.from_pretrained(tmp_path / "hf")
+    text = "".join(piece.text for piece in render(TEMPLATES["vicuna_v1"], CONVERSATIONS[0]))
+    made = processor(text=text, images=Image.new("RGB", (40, 30), "red"), return_tensors="np")
+    ours = encode_pieces(load_tokenizer(tmp_path / "x"), render(TEMPLATES["vicuna_v1"], CONVERSATIONS[0]), config)
+    assert made["pixel_values"].shape == (1, 3, 28, 28)
+    assert made["input_ids"][0].tolist() == ours.tokens.tolist()

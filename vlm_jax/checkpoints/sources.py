@@ -84,7 +84,31 @@ class Delta:
         return total
 
 
-Tensors = TensorFolder | Delta
+class NewRows:
+    """A token table whose last two rows, ``<im_start>`` and ``<im_end>``, come with a projector's file: alone, or in a
+    whole table of which the other rows are not looked at (LLaVA ``initialize_vision_tokenizer``)."""
+
+    def __init__(self, table: "_Place", rows: "_Place"):
+        """Raises:
+        InputError: The rows do not fit the table.
+        """
+        found, new = table.tensors.shapes[table.name], rows.tensors.shapes[rows.name]
+        if new not in ((2, *found[1:]), found):
+            name = f"{_TABLES[0]} {list(new)}"
+            wanted = f"two rows of {list(found[1:])}, or {list(found)} as in {table.tensors.path}"
+            raise InputError(name, wanted, file=str(rows.tensors.path))
+        self.path, self.home = rows.tensors.path, table.tensors.home
+        self.shapes, self.dtypes = table.tensors.shapes, table.tensors.dtypes
+        self.files = [*table.tensors.files, *rows.tensors.files]
+        self._table, self._rows = table, rows
+
+    def read(self, name: str) -> np.ndarray:
+        table = self._table.tensors.read(name).copy()
+        table[-2:] = self._rows.tensors.read(self._rows.name)[-2:]
+        return table
+
+
+Tensors = TensorFolder | Delta | NewRows
 
 
 class _Place(NamedTuple):
@@ -248,7 +272,10 @@ def _original(folder: Path, raw: dict, vision: Path | None, projector: Path | No
         places = {name: place for name, place in tower.items() if not CLIP_OTHERS.search(name)} | places
     if projector is not None:
         places = {name: place for name, place in places.items() if "mm_projector" not in name}
-        places |= _places(TensorFolder(projector), PROJECTOR_RENAMES)
+        brought = _places(TensorFolder(projector), PROJECTOR_RENAMES)
+        if (rows := brought.pop(_TABLES[0], None)) is not None and (table := places.get(_TABLES[0])) is not None:
+            brought[_TABLES[0]] = _Place(NewRows(table, rows), table.name)
+        places |= brought
     tower_config = vision_of(raw, vision, folder / "config.json")
     two_matrices = "model.mm_projector.2.weight" in places
     config = parse_original_config(raw, folder / "config.json", tower_config, added_ids(folder), two_matrices)
