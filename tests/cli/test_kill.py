@@ -122,3 +122,19 @@ def test_sigterm_ends_cleanly(commands, environment, tmp_path):
     assert process.returncode == 143, error[-2000:]
     assert "the same command goes on from where it was" in error
     finish(begin("sft", commands["sft"], tmp_path / "run", environment))
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_sigterm_ends_the_demo_with_both_its_workers(environment, tmp_path):
+    sizes = ["--preference", "160", "--prompts", "64", "--test", "24", "--ppo-steps", "2", "--reward-epochs", "4"]
+    process = begin("demo", sizes, tmp_path / "demo", environment)
+    while process.poll() is None and not list((tmp_path / "demo").glob("*/reward/metrics.jsonl")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == 143, error[-2000:]
+    assert "the same command goes on from where it was" in error
+    assert "Traceback" not in error
+    assert list((tmp_path / "demo").glob("*/reward/steps/*")), "saved before its time"
+    finish(begin("demo", sizes, tmp_path / "demo", environment))

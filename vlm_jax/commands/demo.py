@@ -11,10 +11,13 @@ import dataclasses
 import io
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -116,10 +119,37 @@ def align(options: Options) -> dict[str, dict]:
     drawing.run(drawing.Options(out=world, seed=options.seed, dials=options.dials, **sizes))
     annotate.run(annotate.Options(checkpoint="tiny", world=world, seed=options.seed))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, context, _take_share, (context.Value("i", 0),)) as pool:
+    with _passing_on_termination(), ProcessPoolExecutor(2, context, _take_share, (context.Value("i", 0),)) as pool:
         # The longest first.
         waiting = {name: pool.submit(branch, options, name) for name in reversed(MODELS)}
         return {name: waiting[name].result() for name in MODELS}
+
+
+@contextlib.contextmanager
+def _passing_on_termination() -> Iterator[None]:
+    """SIGTERM goes to the workers: one that trains saves where it stands and ends, another ends at once.
+
+    Raises:
+        TerminatedError: It came.
+    """
+    from vlm_jax.errors import TerminatedError
+
+    asked = threading.Event()
+
+    def pass_on(*_: Any) -> None:
+        asked.set()
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    except BrokenProcessPool:
+        if not asked.is_set():
+            raise
+        raise TerminatedError("terminated") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _held_out(options: Options) -> int:
@@ -157,7 +187,8 @@ class _Named(io.TextIOBase):
 
 def branch(options: Options, name: str) -> dict:
     """Reward model, PPO and evaluation of one of ``MODELS``; the starting model is only evaluated."""
-    from vlm_jax.commands import eval, ppo, reward
+    from vlm_jax.commands import ppo, reward
+    from vlm_jax.commands.eval import scenes
 
     out, world, adapter = options.out / name, options.out / "world", None
     with_facts = MODELS[name]
@@ -183,8 +214,8 @@ def branch(options: Options, name: str) -> dict:
                 )
             )
         split = "test" if options.test else "validation"
-        scored = eval.Options(checkpoint="tiny", world=world, out=out / "scores.json", adapter=adapter, split=split)
-        return eval.measure(scored) | {"reward_accuracy": _reward_accuracy(options, name)}
+        scored = scenes.Options(checkpoint="tiny", world=world, out=out / "scores.json", adapter=adapter, split=split)
+        return scenes.measure(scored) | {"reward_accuracy": _reward_accuracy(options, name)}
 
 
 def reward_options(options: Options, name: str) -> "reward.Options":
