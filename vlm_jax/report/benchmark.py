@@ -62,8 +62,8 @@ def _empty(*columns: str) -> Table:
     return table
 
 
-def written(value: float | None) -> str:
-    """Four decimals; counts whole; nothing for None."""
+def written(value: float | int | str | None) -> str:
+    """Four decimals; counts and words as they are; nothing for None."""
     if value is None:
         return ""
     return f"{value:.4f}" if isinstance(value, float) else str(value)
