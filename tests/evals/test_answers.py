@@ -1,0 +1,87 @@
+"""Files of answers, and whatever else can be in them."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vlm_jax.errors import InputError
+from vlm_jax.evals import chair, pope
+from vlm_jax.evals.answers import answers_to, read_answers
+from vlm_jax.evals.coco_objects import read_names
+
+NAMES = read_names()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question_id": 7, "prompt": "Is there a dog?", "text": "Yes", "answer_id": "x", "metadata": {}},
+        {"image_id": 7, "caption": "Yes"},
+        {"id": "7", "response": "Yes"},
+        {"question_id": "7", "question": "Is there a dog?", "answer": "Yes"},
+    ],
+)
+@pytest.mark.parametrize("as_list", [False, True])
+def test_formats_in_use(row, as_list, tmp_path):
+    path = tmp_path / "answers.json"
+    path.write_text(json.dumps([row] if as_list else row))
+    found = read_answers(path)
+    assert {identity: answer.text for identity, answer in found.items()} == {"7": "Yes"}
+    assert answers_to(["7"], found, path, {"7": "Is there a dog?"}) == ["Yes"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n\n",
+        b"{",
+        b'{"question_id": 1, "text": NaN}',
+        b'{"question_id": 1, "text": "a"} trailing',
+        b'[{"question_id": 1, "text": "a"}',
+        b'{"question_id": 1, "text": "\xff"}',
+        b'{"question_id": 1, "text": "\\ud800"}',
+        b'{"question_id": ' + b"9" * 6000 + b', "text": "a"}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'"text"',
+        b"[[1]]",
+        b'{"question_id": true, "text": "a"}',
+    ],
+)
+def test_what_is_no_file_of_answers(content, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as raised:
+        read_answers(path)
+    assert str(path) in str(raised.value)
+    assert len(str(raised.value)) < 1000
+
+
+def assert_every_answer_counts(texts, path):
+    path.write_text("".join(json.dumps({"question_id": i, "text": text}) + "\n" for i, text in enumerate(texts)))
+    ids = [str(place) for place in range(len(texts))]
+    answers = answers_to(ids, read_answers(path), path)
+    assert answers == texts
+    questions = [pope.Question(identity, identity, "?", "yes") for identity in ids]
+    for mode in pope.MODES:
+        scored = pope.score(answers, questions, mode)
+        assert scored.tally.counts.sum() == len(texts) == len(scored.per_sample)
+        assert scored.unparsed <= len(texts)
+    scored = chair.score(dict(zip(ids, answers, strict=True)), dict.fromkeys(ids, frozenset({"dog"})), NAMES)
+    assert len(scored.per_sample) == len(texts)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(st.text(max_size=60), min_size=1, max_size=4))
+def test_any_answer_is_scored_or_counted(texts, tmp_path):
+    """Random Unicode or nothing at all: every answer ends in exactly one place."""
+    assert_every_answer_counts(texts, tmp_path / "answers.jsonl")
+
+
+@pytest.mark.parametrize("text", ["Yes", "a, ", "no. ", "(", " ", "?!", "' "])
+def test_long_answers_take_no_longer_than_they_are(text, tmp_path):
+    """A rule that takes the square of an answer's length would take hours."""
+    assert_every_answer_counts([text * (200_000 // len(text))], tmp_path / "answers.jsonl")

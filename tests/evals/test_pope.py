@@ -1,0 +1,262 @@
+"""POPE against its own script, the other scorers and published counts."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from shared_data import golden, shared_file
+
+from vlm_jax.cli import main
+from vlm_jax.errors import InputError
+from vlm_jax.evals import pope
+from vlm_jax.evals.pope_questions import build, read_annotations, sample_images
+
+QUESTIONS = [
+    {"question_id": 1, "image": "a.jpg", "text": "Is there a dog in the image?", "label": "yes"},
+    {"question_id": 2, "image": "a.jpg", "text": "Is there a cat in the image?", "label": "no"},
+    {"question_id": 3, "image": "b.jpg", "text": "Is there a cup in the image?", "label": "yes"},
+    {"question_id": 4, "image": "b.jpg", "text": "Is there a fox in the image?", "label": "no"},
+]
+KINDS = ["dog", "cat", "cup", "car", "fox", "owl", "pig", "cow", "hen"]
+ANSWERS = [{"question_id": i, "text": text} for i, text in enumerate(["Yes", "Yes, a cat.", "no", "No."], 1)]
+
+
+def pope_score(answers, labels):
+    """Every question about an image of its own."""
+    return report(answers, labels, [str(i) for i in range(len(answers))])
+
+
+def counts_of(answers, labels, images):
+    return pope.confusion([pope.parse(answer) for answer in answers], labels, images)
+
+
+def report(answers, labels, images):
+    return pope.tally(*counts_of(answers, labels, images)).report()
+
+
+def test_parse_equals_the_original():
+    cases = golden("pope_answer_parsing")
+    assert len(cases) > 10
+    neither = {"lmms-eval": "neither", "vlmevalkit": "Unknown"}
+    columns = {"official": "official", "lmms-eval": "lmms_eval", "vlmevalkit": "vlmevalkit", "opera": "opera"}
+    for case in cases:
+        for mode, column in columns.items():
+            said = pope.parse(case["text"], mode) or neither[mode]
+            assert said.lower() == case[column].lower(), (case["text"], mode)
+        for label, right, wrong in (("yes", "TP", "FN"), ("no", "TN", "FP")):
+            said = pope.parse(case["text"], "vcd", label)
+            assert case[f"vcd_if_gt_{label}"] == (right if said == label else wrong)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Yes, it is.", "yes"),
+        ("No, it is not.", "no"),
+        ("There is no dog", "no"),
+        ("There is, no, wait. yes", "no"),
+        ("Yes. No.", "yes"),
+        ("Nothing", "yes"),
+        ("NO", "yes"),
+        ("Not here", "yes"),
+        ("it is not", "no"),
+        ("", "yes"),
+    ],
+)
+def test_parse(answer, expected):
+    assert pope.parse(answer) == expected
+
+
+def test_metrics_equal_the_original():
+    case = golden("pope_metrics_example")
+    found, expected = pope_score(case["pred"], case["gt"]), case["official"]
+    names = {"accuracy": "acc", "precision": "precision", "recall": "recall", "f1": "f1", "yes_rate": "yes_ratio"}
+    assert {ours: found[ours] for ours in names} == pytest.approx({o: expected[n] for o, n in names.items()})
+
+
+@pytest.mark.parametrize(
+    ("true_positive", "false_positive", "true_negative", "false_negative"),
+    [(3, 2, 4, 1), (1183, 31, 1379, 317), (5, 0, 5, 0), (0, 4, 4, 2)],
+)
+def test_counts(true_positive, false_positive, true_negative, false_negative):
+    yes, no = true_positive + false_positive, true_negative + false_negative
+    labels = ["yes"] * true_positive + ["no"] * (false_positive + true_negative) + ["yes"] * false_negative
+    found = pope_score(["Yes."] * yes + ["No."] * no, labels)
+    precision = true_positive / yes
+    recall = true_positive / (true_positive + false_negative)
+    assert found["precision"] == pytest.approx(precision)
+    assert found["recall"] == pytest.approx(recall)
+    assert found["f1"] == pytest.approx(2 * precision * recall / (precision + recall) if true_positive else 0.0)
+    assert found["accuracy"] == pytest.approx((true_positive + true_negative) / (yes + no))
+    assert found["yes_rate"] == pytest.approx(yes / (yes + no))
+    low, high = found["accuracy_interval"]
+    assert low <= found["accuracy"] <= high
+
+
+def test_resamples_images_with_all_their_questions():
+    """Ten questions an image, all right or all wrong, tell no more than one question an image."""
+    rng = np.random.default_rng(0)
+    right = rng.random(80) < 0.7
+    answers, labels = ["Yes" if hit else "No" for hit in right], ["yes"] * 80
+    once = report(answers, labels, [f"{i:03d}" for i in range(80)])
+    often = report(answers * 10, labels * 10, [f"{i:03d}" for i in range(80)] * 10)
+    assert often["accuracy_interval"] == pytest.approx(once["accuracy_interval"])
+    assert once["f1_interval"][0] < once["f1"] < once["f1_interval"][1]
+
+
+def test_over_settings_is_the_mean_of_each():
+    images = ["a", "a", "b", "b"]
+    labels = ["yes", "no", "yes", "no"]
+    settings = [
+        counts_of(answers, labels, images) for answers in (["Yes"] * 4, ["No"] * 4, ["Yes", "No", "Yes", "Yes"])
+    ]
+    apart = [pope.tally(*one).values() for one in settings]
+    together = pope.tally(settings[0][0], *(counts for _, counts in settings)).values()
+    for name in ("accuracy", "precision", "recall", "f1", "yes_rate"):
+        assert together[name] == pytest.approx(np.mean([one[name] for one in apart]))
+
+
+def test_without_a_positive_is_no_division_by_zero():
+    found = pope_score(["No", "No"], ["yes", "no"])
+    assert (found["precision"], found["recall"], found["f1"], found["yes_rate"]) == (0, 0, 0, 0)
+    assert found["accuracy"] == 0.5
+    assert pope_score(["No"], ["no"])["recall"] == 0.0
+    assert pope_score([], [])["accuracy"] == 0.0
+
+
+@pytest.mark.parametrize(("answers", "labels"), [(["Yes"], []), (["Yes"], ["Yes"]), (["Yes", "No"], ["yes", "maybe"])])
+def test_refuses_labels_that_do_not_fit(answers, labels):
+    with pytest.raises(ValueError, match="POPE needs one yes/no label"):
+        counts_of(answers, labels, ["a.png"] * len(answers))
+
+
+@pytest.mark.parametrize("mode", pope.MODES)
+def test_modes_by_hand(mode):
+    """Of yes, maybe, maybe, no and yes, where yes, yes, no, no and no are right."""
+    answers = ["yes", "maybe", "maybe", "no", "yes"]
+    labels = ["yes", "yes", "no", "no", "no"]
+    questions = [pope.Question(str(i), str(i), "?", label) for i, label in enumerate(labels)]
+    scored = pope.score(answers, questions, mode)
+    found = {name: scored.metrics[name] for name in ("accuracy", "precision", "recall", "f1", "yes_rate")}
+    right = {
+        "official": dict(accuracy=3 / 5, precision=2 / 4, recall=1.0, f1=2 / 3, yes_rate=4 / 5),
+        "lmms-eval": dict(accuracy=2 / 5, precision=1 / 2, recall=1.0, f1=2 / 3, yes_rate=2 / 5),
+        "vlmevalkit": dict(accuracy=2 / 5, precision=1 / 2, recall=1 / 2, f1=1 / 2, yes_rate=2 / 5),
+        "opera": dict(accuracy=3 / 5, precision=2 / 4, recall=1.0, f1=2 / 3, yes_rate=4 / 5),
+        "vcd": dict(accuracy=2 / 5, precision=1 / 3, recall=1 / 2, f1=2 / 5, yes_rate=3 / 5),
+    }[mode]
+    assert found == pytest.approx(right)
+    assert scored.unparsed == 2
+
+
+def test_published_counts_give_the_published_figures():
+    """LLaVA-1.5-7B on POPE's random file of 2,910 rows."""
+    found = pope.tally(["all"], np.array([[1183.0, 31, 317, 1379, 0, 0]])).values()
+    assert round(found["f1"], 4) == 0.8718
+
+
+@pytest.mark.parametrize("setting", ["random", "popular", "adversarial"])
+def test_real_questions(setting):
+    questions = pope.read_questions(shared_file(f"pope/coco_pope_{setting}.json"))
+    assert len(questions) == 3000
+    scored = pope.score(["Yes"] * 3000, questions)
+    assert len(scored.tally.units) == 500
+    assert scored.metrics["accuracy"] == 0.5
+    assert scored.baselines["all yes"]["f1"] == pytest.approx(2 / 3)
+    assert scored.baselines["all no"] == dict(accuracy=0.5, precision=0, recall=0, f1=0, yes_rate=0)
+    assert scored.metrics["true_positives"] == scored.metrics["false_positives"] == 1500
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, rows):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+def run(*arguments):
+    main(["eval", "pope", *map(str, arguments)])
+
+
+def test_the_command(write, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    run("--questions", write("q.jsonl", QUESTIONS), "--answers", write("a.jsonl", ANSWERS[::-1]), "--output", out)
+    found = json.loads(out.read_text(encoding="utf-8"))
+    counts = {"true_positives": 1, "false_positives": 1, "true_negatives": 1, "false_negatives": 1}
+    rates = dict(accuracy=0.5, precision=0.5, recall=0.5, f1=0.5, yes_rate=0.5)
+    assert found["metrics"] == rates | counts
+    assert (found["mode"], found["n"], found["unparsed"]) == ("official", 4, 0)
+    samples = [json.loads(line) for line in (tmp_path / "out.samples.jsonl").read_text().splitlines()]
+    assert [sample["said"] for sample in samples] == ["yes", "yes", "no", "no"]
+    assert "all yes" in capsys.readouterr().out
+
+
+def test_a_list_with_a_byte_order_mark_and_carriage_returns(write, tmp_path):
+    questions = tmp_path / "q.json"
+    questions.write_bytes(b"\xef\xbb\xbf" + json.dumps(QUESTIONS, indent=1).replace("\n", "\r\n").encode())
+    run("--questions", questions, "--answers", write("a.jsonl", ANSWERS), "--output", tmp_path / "out.json")
+
+
+@pytest.mark.parametrize(
+    ("questions", "answers", "complaint"),
+    [
+        (QUESTIONS, ANSWERS[:2], "no answer to 3, 4; expected an answer to each of the 4 questions"),
+        (QUESTIONS, [*ANSWERS, {"question_id": 9, "text": "Yes"}], "answers to 9; expected ids among the 4"),
+        (QUESTIONS, [*ANSWERS, ANSWERS[0]], "row 5: found question_id 1 for the second time (first in row 1)"),
+        (QUESTIONS, [{**ANSWERS[0], "text": None}, *ANSWERS[1:]], "row 1: found text of type NoneType"),
+        (QUESTIONS, [{"text": "Yes"}, *ANSWERS[1:]], "row 1: found the keys ['text']; expected an id"),
+        (QUESTIONS, [{"question_id": 1.5, "text": "Yes"}, *ANSWERS[1:]], "row 1: found question_id of type float"),
+        (
+            QUESTIONS,
+            [{**ANSWERS[0], "prompt": "Is there a car in the image?"}, *ANSWERS[1:]],
+            "row 1: found id 1 as an answer to 'Is there a car in the image?'; expected an answer to 'Is there a dog",
+        ),
+        ([{**QUESTIONS[0], "label": "maybe"}], ANSWERS[:1], "row 1: found label 'maybe'; expected yes or no"),
+        ([QUESTIONS[0], QUESTIONS[0]], ANSWERS[:1], "row 2: found question_id 1 for the second time"),
+        ([{"question_id": 1, "text": "?", "label": "yes"}], ANSWERS[:1], "row 1: found no 'image'"),
+    ],
+)
+def test_files_that_do_not_fit(questions, answers, complaint, write, tmp_path, capsys):
+    arguments = ["--questions", write("q.jsonl", questions), "--answers", write("a.jsonl", answers)]
+    with pytest.raises(SystemExit) as stopped:
+        run(*arguments, "--output", tmp_path / "out.json")
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("setting", ["random", "popular", "adversarial"])
+def test_the_builder_draws_as_the_original(setting):
+    case = golden("pope_builder")
+    images = {one["image"]: one["objects"] for one in case["images"]}
+    assert build(images, setting, random.Random(1234), legacy_typo=True) == case["questions"][setting]
+    straight = build(images, setting, random.Random(1234))
+    assert [row["text"].replace("imange", "image") for row in case["questions"][setting]] == [
+        row["text"] for row in straight
+    ]
+
+
+def test_the_builders_command(write, tmp_path, capsys):
+    rows = [{"image": f"{i}", "objects": KINDS[i % 4 :][:3]} for i in range(9)]
+    command = ["eval", "pope-questions", "--objects", write("o.jsonl", [*rows, {"image": "x", "objects": ["owl"]}])]
+    command += ["--images", 9, "--setting", "popular", "--image-name", "COCO_val2014_{:012d}.jpg"]
+    main([*map(str, command), "--output", str(tmp_path / "q.jsonl")])
+    questions = pope.read_questions(tmp_path / "q.jsonl")
+    assert len(questions) == 54
+    assert all(one.image.startswith("COCO_val2014_00000000000") for one in questions)
+    assert [one.label for one in questions] == ["yes", "no"] * 27
+    assert "54 questions about 9 images" in capsys.readouterr().out
+
+
+def test_what_cannot_be_asked(write):
+    with pytest.raises(InputError, match="all of the 2 objects"):
+        build({"a": ["dog", "cat"]}, "random", random.Random(0), per_image=2)
+    with pytest.raises(InputError, match="no image with 3 objects"):
+        sample_images({"a": ["dog"]}, 5, 3, random.Random(0))
+    with pytest.raises(InputError, match="image a for the second time"):
+        read_annotations(write("o.jsonl", [{"image": "a", "objects": []}] * 2))
