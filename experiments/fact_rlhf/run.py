@@ -17,10 +17,11 @@ from experiments.fact_rlhf.readme import write_readme
 from experiments.fact_rlhf.why import explain
 from experiments.generated import shortened
 from vlm_jax.checkpoints.opening import source_of
-from vlm_jax.checkpoints.provenance import identity, versions
+from vlm_jax.checkpoints.provenance import identity
 from vlm_jax.commands import demo
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json, write_json
+from vlm_jax.versions import versions
 
 _HERE = Path(__file__).parent
 

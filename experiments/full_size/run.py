@@ -25,13 +25,13 @@ from experiments.generated import replace_between
 from vlm_jax.checkpoints.hf_config import config_json, processor_files
 from vlm_jax.checkpoints.layouts import HF_LLAVA, slots, with_vocabulary
 from vlm_jax.checkpoints.opening import TINY
-from vlm_jax.checkpoints.provenance import versions
 from vlm_jax.checkpoints.sources import stored_shapes
 from vlm_jax.checkpoints.tensor_files import write_tensors
 from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
 from vlm_jax.checkpoints.vocabulary import padded_rows, text_rows
 from vlm_jax.config import PRESETS, LlavaConfig
 from vlm_jax.files import new_folder, read_json, write_json
+from vlm_jax.versions import versions
 
 _HERE = Path(__file__).parent
 _STD = 0.02  # Of LLaMA's own start.

@@ -6,7 +6,6 @@ A record is JSON: ``settings`` (what decides the result), ``inputs`` (digests of
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -33,12 +32,6 @@ class BaseSource:
 
 
 NO_BASE = BaseSource("nothing", "")
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that figures depend on."""
-    packages = ("vlm-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy", "pillow")
-    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def weights_sha256(folder: str | Path) -> str:

@@ -258,8 +258,9 @@ def _reward_accuracy(options: Options, name: str) -> float:
 
 def summarise(options: Options, scores: dict[str, dict], seconds: float) -> dict:
     """What results.json holds."""
-    from vlm_jax.checkpoints.provenance import identity, versions
+    from vlm_jax.checkpoints.provenance import identity
     from vlm_jax.report.tables import summary
+    from vlm_jax.versions import versions
 
     return {
         "models": {name: summary(score) for name, score in scores.items()},

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.checkpoints.provenance import versions
 from vlm_jax.evals.tally import Scored, compare
 from vlm_jax.files import write_json, write_json_lines
+from vlm_jax.versions import versions
 
 
 def result_of(benchmark: str, mode: str, scored: Scored, against: Scored | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.opening import Model
@@ -19,6 +19,7 @@ from vlm_jax.data.conversation import IMAGE, Turn
 from vlm_jax.data.images import Aspect
 from vlm_jax.data.pipelines import image_prompts
 from vlm_jax.data.sources import Prompt
+from vlm_jax.evals.asks import SUFFIXES, Ask, Suffix
 from vlm_jax.files import read_json_lines, write_json_lines
 from vlm_jax.generate.answers import answer_batches
 from vlm_jax.generate.sampling import Sampling
@@ -26,27 +27,6 @@ from vlm_jax.train.log import Meter
 
 # Positions of text, added to those of the image.
 _TEXT_BUCKETS = (64, 128, 256, 512, 1024, 2048)
-
-Suffix = Literal["none", "short", "short_literal", "letter", "one_word"]
-SUFFIXES: dict[Suffix, str] = {
-    "none": "",
-    # LLaVA-1.5 on POPE, VQA and MME.
-    "short": "\nAnswer the question using a single word or phrase.",
-    # LLaVA-RLHF's scripts hand the line break over as a backslash and an n.
-    "short_literal": "\\nAnswer the question using a single word or phrase.",
-    # LLaVA-1.5 on questions with options.
-    "letter": "\nAnswer with the option's letter from the given choices directly.",
-    # VCD on POPE.
-    "one_word": " Please answer this question with one word.",
-}
-
-
-class Ask(NamedTuple):
-    """One question; ``image`` is None for a question without one."""
-
-    id: str
-    text: str
-    image: Path | None
 
 
 def answer_file(

@@ -17,7 +17,7 @@ import tyro
 from vlm_jax.commands.eval.scoring import Answering, Scoring, conclude, image_file
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.runner import Ask
+    from vlm_jax.evals.asks import Ask
     from vlm_jax.evals.tally import Scored
 
 PROMPT = "Please describe this image in detail."
@@ -46,8 +46,8 @@ class Options(Scoring):
 def run(options: Options) -> None:
     from vlm_jax.evals import chair
     from vlm_jax.evals.answers import read_answers
+    from vlm_jax.evals.asks import Ask
     from vlm_jax.evals.coco_objects import NAMES_FILE, read_names, read_objects
-    from vlm_jax.evals.runner import Ask
 
     objects = read_objects(options.objects)
     names = read_names(options.synonyms or NAMES_FILE)

@@ -19,7 +19,7 @@ import tyro
 from vlm_jax.commands.eval.scoring import Answering, Scoring, conclude
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.runner import Ask
+    from vlm_jax.evals.asks import Ask
     from vlm_jax.evals.tally import Scored
 
 
@@ -40,7 +40,7 @@ class Options(Scoring):
 def run(options: Options) -> None:
     from vlm_jax.evals import pope
     from vlm_jax.evals.answers import answers_to, read_answers
-    from vlm_jax.evals.runner import Ask
+    from vlm_jax.evals.asks import Ask
 
     questions = pope.read_questions(options.questions)
 

@@ -10,7 +10,7 @@ import tyro
 from vlm_jax.checkpoints.opening import MeshOptions
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.runner import Ask
+    from vlm_jax.evals.asks import Ask
     from vlm_jax.evals.tally import Scored
 
 

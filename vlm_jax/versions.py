@@ -1,0 +1,10 @@
+"""Which packages made a result."""
+
+import importlib.metadata
+
+_PACKAGES = ("vlm-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that figures depend on."""
+    return {package: importlib.metadata.version(package) for package in _PACKAGES}
