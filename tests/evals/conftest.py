@@ -1,0 +1,38 @@
+"""What tests of benchmarks share: the recorded answers of the original scripts, and a checkpoint's place."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vlm_jax.files import write_json_lines
+
+GOLDEN = Path(__file__).parents[3] / "shared" / "data" / "golden_evals.json"
+
+
+@pytest.fixture(scope="session")
+def golden():
+    if not GOLDEN.is_file():
+        pytest.skip(f"needs the recorded answers of the original scripts ({GOLDEN.name})")
+    return json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Stands in for a checkpoint that says what ``asked.reply`` does; what it was asked is in ``asked.asks``, how in
+    ``asked.options``."""
+
+    class Asked:
+        asks = ()
+        options = None
+
+        @staticmethod
+        def reply(ask):
+            return "A"
+
+    def answer(options, target, asks):
+        Asked.options, Asked.asks = options, asks
+        write_json_lines(target, [{"question_id": ask.id, "text": Asked.reply(ask)} for ask in asks])
+
+    monkeypatch.setattr("vlm_jax.commands.eval.scoring._answer", answer)
+    return Asked
