@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,19 +62,19 @@ class Row:
 _DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 
 
-def _decode(text: str, start: int, origin: Origin, first_line: int = 1) -> tuple[Any, int]:
+def _decode(text: str, start: int, origin: Origin, first_line: int = 1, layout: str = _LAYOUT) -> tuple[Any, int]:
     try:
         return _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
         line = error.lineno + first_line - 1
         found = f"malformed JSON at line {line}, column {error.colno} ({error.msg})"
-        raise InputError(found, _LAYOUT, file=origin.file, row=origin.row) from None
+        raise InputError(found, layout, file=origin.file, row=origin.row) from None
     except InputError as error:
         raise error.at(*origin) from None
     except (ValueError, RecursionError) as error:
         # A number of thousands of digits, thousands of brackets.
         found = f"JSON beyond any use ({str(error)[:60]})"
-        raise InputError(found, _LAYOUT, file=origin.file, row=origin.row) from None
+        raise InputError(found, layout, file=origin.file, row=origin.row) from None
 
 
 def _skip_space(text: str, start: int) -> int:
@@ -83,20 +83,28 @@ def _skip_space(text: str, start: int) -> int:
     return start
 
 
-def _list_values(text: str, file: str) -> Iterator[tuple[Origin, Any]]:
+def _list_values(
+    text: str, file: str, start: int, layout: str = _LAYOUT
+) -> Generator[tuple[Origin, Any], None, tuple[int, Origin]]:
+    """The values of the list that opens at ``start``; returns the place behind it, and the origin of its last value."""
     # Value by value, so that an error can name the row.
-    position, row = _skip_space(text, _skip_space(text, 0) + 1), 0
+    position, row = _skip_space(text, start + 1), 0
     while text[position : position + 1] != "]":
         row += 1
-        value, position = _decode(text, position, Origin(file, row))
+        value, position = _decode(text, position, Origin(file, row), layout=layout)
         yield Origin(file, row), value
         position = _skip_space(text, position)
         if text[position : position + 1] == ",":
             position = _skip_space(text, position + 1)
         elif text[position : position + 1] != "]":
             _refuse_rest(text, position, Origin(file, row), "',' or ']' after the row")
-    if (end := _skip_space(text, position + 1)) < len(text):
-        _refuse_rest(text, end, Origin(file, row), "nothing after the closing ']'")
+    return position + 1, Origin(file, row)
+
+
+def _only_list(text: str, file: str) -> Iterator[tuple[Origin, Any]]:
+    end, last = yield from _list_values(text, file, _skip_space(text, 0))
+    if (end := _skip_space(text, end)) < len(text):
+        _refuse_rest(text, end, last, "nothing after the closing ']'")
 
 
 def _refuse_rest(text: str, position: int, origin: Origin, expected: str) -> None:
@@ -117,7 +125,7 @@ def _line_values(lines: Iterable[str], file: str) -> Iterator[tuple[Origin, Any]
 def _values(path: str | Path) -> Iterator[tuple[Origin, Any]]:
     first = next((line for line in read_lines(path) if line.strip()), "")
     if first.lstrip().startswith("["):
-        return _list_values(read_text(path), str(path))
+        return _only_list(read_text(path), str(path))
     return _line_values(read_lines(path), str(path))
 
 
@@ -142,3 +150,43 @@ def iter_rows(path: str | Path) -> Iterator[Row]:
 def read_rows(path: str | Path) -> list[Row]:
     """All of :func:`iter_rows`."""
     return list(iter_rows(path))
+
+
+def iter_listed(path: str | Path, key: str) -> Iterator[Row]:
+    """The rows of the list under ``key`` of a file that holds one JSON object, one decoded at a time: files of
+    annotations have hundreds of megabytes, and as objects of Python several times that. What follows the list is not
+    looked at.
+
+    Raises:
+        InputError: As in :func:`iter_rows`, or the file is no object with such a list.
+    """
+    text, file = read_text(path), str(path)
+    layout = f"a JSON object with a list of objects under {key!r}"
+    none = True
+    for origin, value in _list_values(text, file, _list_start(text, file, key, layout), layout):
+        if not isinstance(value, dict):
+            raise InputError(f"a row of type {type(value).__name__}", layout, file=origin.file, row=origin.row)
+        none = False
+        yield Row(origin, value)
+    if none:
+        raise InputError(f"no rows under {key!r}", layout, file=file)
+
+
+def _list_start(text: str, file: str, key: str, layout: str) -> int:
+    """Where the list under ``key`` opens."""
+    origin, keys = Origin(file, 0), []
+    position = _skip_space(text, 0)
+    if text[position : position + 1] != "{":
+        raise InputError("no JSON object", layout, file=file)
+    while text[position : position + 1] in ("{", ","):
+        name, position = _decode(text, _skip_space(text, position + 1), origin, layout=layout)
+        keys.append(name)
+        position = _skip_space(text, position)
+        if text[position : position + 1] != ":":
+            _refuse_rest(text, position, origin, "':' after the key")
+        position = _skip_space(text, position + 1)
+        if name == key and text[position : position + 1] == "[":
+            return position
+        _, position = _decode(text, position, origin, layout=layout)
+        position = _skip_space(text, position)
+    raise InputError(f"no list {key!r} among the keys {keys}", layout, file=file)

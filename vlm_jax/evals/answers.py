@@ -6,7 +6,7 @@ in lines or in a list.
     {"id": 3, "response": "No"}                                                       AMBER
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,8 @@ from vlm_jax.data.rows import Row, iter_rows
 from vlm_jax.errors import InputError
 
 _IDS = ("question_id", "image_id", "id", "index")
-_TEXTS = ("text", "caption", "response", "answer", "model_answer", "prediction")
+# Where a row has the model's and the right one, "answer" is the right one.
+_TEXTS = ("text", "caption", "response", "model_answer", "prediction", "answer")
 _QUESTIONS = ("prompt", "question")
 _NAMED = 5  # Ids that a complaint lists.
 
@@ -28,20 +29,8 @@ class Answer(NamedTuple):
 
 
 def read_answers(path: Path) -> dict[str, Answer]:
-    """Answers by id, ids as text.
-
-    Raises:
-        InputError: Malformed JSON, a row without id or text, an id that comes twice.
-    """
-    found: dict[str, Answer] = {}
-    for row in iter_rows(path):
-        id_key, text_key = _key(row, _IDS, "an id"), _key(row, _TEXTS, "an answer")
-        identity = row_id(row, id_key)
-        if identity in found:
-            raise row.wrong(f"{id_key} {identity} for the second time (first in row {found[identity].row})", "one each")
-        question = next((row.values[key] for key in _QUESTIONS if isinstance(row.values.get(key), str)), None)
-        found[identity] = Answer(row.text(row.values[text_key], text_key), question, row.origin.row)
-    return found
+    """:func:`collect_answers` of a file."""
+    return collect_answers(iter_rows(path))
 
 
 def row_id(row: Row, key: str) -> str:
@@ -54,6 +43,27 @@ def row_id(row: Row, key: str) -> str:
     if type(value) is int:
         return str(value)
     return row.text(value, key)
+
+
+def collect_answers(rows: Iterable[Row], identify: Callable[[Row, str], str] = row_id) -> dict[str, Answer]:
+    """Answers by id, ids as text.
+
+    Args:
+        rows: Of one file.
+        identify: The id of a row whose id stands under a key.
+
+    Raises:
+        InputError: Malformed JSON, a row without id or text, an id that comes twice.
+    """
+    found: dict[str, Answer] = {}
+    for row in rows:
+        id_key, text_key = _key(row, _IDS, "an id"), _key(row, _TEXTS, "an answer")
+        identity = identify(row, id_key)
+        if identity in found:
+            raise row.wrong(f"{id_key} {identity} for the second time (first in row {found[identity].row})", "one each")
+        question = next((row.values[key] for key in _QUESTIONS if isinstance(row.values.get(key), str)), None)
+        found[identity] = Answer(row.text(row.values[text_key], text_key), question, row.origin.row)
+    return found
 
 
 def answers_to(

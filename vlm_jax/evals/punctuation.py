@@ -3,7 +3,7 @@
 import re
 
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
-_COMMA_IN_NUMBER = re.compile(r"\d,\d")
+VQA_COMMA = re.compile(r"\d,\d")
 # VQA's own: its look-behind is misspelt and never holds, so any period goes that no digit follows.
 VQA_PERIOD = re.compile(r"\.(?!\d)")
 # VLMEvalKit's: no digit on either side.
@@ -12,15 +12,16 @@ LONE_PERIOD = re.compile(r"(?<!\d)\.(?!\d)")
 _MOST_PERIODS = 32
 
 
-def strip_punctuation(text: str, period: re.Pattern[str]) -> str:
+def strip_punctuation(text: str, period: re.Pattern[str], comma: re.Pattern[str] = VQA_COMMA) -> str:
     """A mark goes where it stands at a space, or where the text has a comma between digits; elsewhere it becomes a
     space.
 
     Args:
         text: The answer.
         period: Which periods go: ``VQA_PERIOD`` or ``LONE_PERIOD``.
+        comma: What a comma between digits looks like.
     """
-    numbers = _COMMA_IN_NUMBER.search(text) is not None
+    numbers = comma.search(text) is not None
     left = text
     for mark in _MARKS:
         if mark in text:

@@ -6,4 +6,7 @@ BENCHMARKS = {
     "chair": "objects that captions name and images do not have",
     "chair-objects": "the objects of COCO's images, from its instances and captions, for chair and pope-questions",
     "pope-questions": "POPE's questions (random, popular, adversarial) from any annotation of objects",
+    "vqa": "VQA-v2's open questions, against ten annotators, three ways to compare the answers",
+    "aokvqa": "A-OKVQA's choices and direct answers",
+    "mmbench": "MMBench's options, rotated or not, two ways to read the answers",
 }

@@ -1,0 +1,83 @@
+"""MMBench: questions with options, each asked again with its options rotated.
+
+  vlm-jax eval mmbench --questions mmbench_dev_en.tsv --answers answers.jsonl --output mmbench.json
+  vlm-jax eval mmbench --questions mmbench_dev_en.tsv --checkpoint DIR --output mmbench.json
+  vlm-jax eval mmbench --questions mmbench_test_en.tsv --checkpoint DIR --submission upload.tsv --output mmbench.json
+
+Answers are LLaVA's (with --all-rounds, or to a table that has the rotated questions itself) or a table or JSON with
+index and prediction. A checkpoint is shown the images of the table, which are written beside the output first, or to
+--images. Where the right answers are hidden nothing is scored: --submission writes what the benchmark's server scores.
+The server wants an .xlsx, and this writes the same columns as .tsv or .csv: save it as .xlsx with any spreadsheet.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from vlm_jax.commands.eval.scoring import Answering, Scoring, answers_of, conclude
+
+if TYPE_CHECKING:
+    from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.tally import Scored
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Scoring):
+    """What the command takes.
+
+    Attributes:
+        questions: MMBench's table.
+        mode: Whose rules read a letter out of an answer.
+        circular: A question is right if it is with every rotation of its options; else it is asked once.
+        unread: An answer without a letter: `wrong` is that, `static` looks for one in looser ways, `random` draws A
+            to E with lmms-eval's seed, `own` is what the mode's scorer does offline (`wrong` in VLMEvalKit, `static` in
+            lmms-eval).
+        submission: Write the answers for the benchmark's server to this .tsv or .csv.
+    """
+
+    questions: Path
+    mode: Literal["vlmevalkit", "lmms-eval"] = "vlmevalkit"
+    circular: bool = True
+    unread: Literal["own", "wrong", "static", "random"] = "own"
+    submission: Path | None = None
+    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(suffix="letter", max_new_tokens=16)
+
+
+def run(options: Options) -> None:
+    from vlm_jax.errors import InputError
+    from vlm_jax.evals import mmbench, mmbench_files
+    from vlm_jax.evals.asks import Ask
+
+    if options.submission is not None and options.submission.suffix.lower() not in (".tsv", ".csv"):
+        raise InputError(f"--submission {options.submission}", "a name that ends in .tsv or .csv")
+    questions = mmbench_files.read_questions(options.questions)
+    asked = mmbench_files.passes(questions, options.circular)
+
+    def score(path: Path) -> "Scored":
+        answers = mmbench_files.read_answers(path, asked)
+        return mmbench.score(answers, asked, options.mode, mmbench.matcher(options.unread, options.mode))
+
+    def asks(folder: Path | None) -> "Sequence[Ask]":
+        images = {one.image for one in asked}
+        if None in images:
+            lost = next(one.index for one in asked if one.image is None)
+            raise InputError(f"no image of index {lost}", "one for every question", file=str(options.questions))
+        if folder is not None:
+            mmbench_files.write_images(options.questions, folder, images)
+        files = [folder and folder / f"{one.image}.jpg" for one in asked]
+        return [Ask(str(one.index), mmbench_files.prompt(one), file) for one, file in zip(asked, files, strict=True)]
+
+    images = options.answering.images or options.output.with_suffix(".images")
+    options = dataclasses.replace(options, answering=dataclasses.replace(options.answering, images=images))
+    # Once answered, the answers are a file like any other.
+    answers = answers_of(options, asks)
+    if options.submission is not None:
+        rows = mmbench_files.read_answers(answers, questions)
+        by_index = {one.index: text for one, text in zip(questions, rows, strict=True)}
+        mmbench_files.write_submission(options.questions, by_index, options.submission)
+        print(options.submission)
+    mode = options.mode if options.unread == "own" else f"{options.mode}, unread {options.unread}"
+    conclude("MMBench", mode, dataclasses.replace(options, answers=answers, answering=Answering()), score, asks)
