@@ -1,0 +1,146 @@
+"""A checkpoint answers a benchmark's questions: once each, in order, whatever stops it."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from vlm_jax.checkpoints.opening import open_model, open_policy
+from vlm_jax.cli import main
+from vlm_jax.evals import runner
+from vlm_jax.evals.asks import Ask
+from vlm_jax.generate.answers import answer_batches
+from vlm_jax.generate.sampling import Sampling
+
+GREEDY = Sampling(max_new_tokens=4, temperature=0.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return open_model("tiny")
+
+
+@pytest.fixture(scope="module")
+def asks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    found = []
+    for number in range(7):
+        Image.new("RGB", (48 + number, 48), (30 * number, 90, 200 - 20 * number)).save(folder / f"{number}.png")
+        text = "is there a dog?" if number % 2 else "Describe the picture. " * 20
+        found.append(Ask(str(number), text, None if number == 5 else folder / f"{number}.png"))
+    return found
+
+
+def answer(path, model, asks, sampling=GREEDY, **options):
+    runner.answer_file(path, model, open_policy(model, None), asks, sampling, batch_size=2, **options)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_answers_stand_in_the_questions_order(model, asks, tmp_path):
+    rows = answer(tmp_path / "answers.jsonl", model, asks, suffix="short", model_id="tiny")
+    assert [row["question_id"] for row in rows] == list(range(7))
+    assert all(row["prompt"].endswith("\nAnswer the question using a single word or phrase.") for row in rows)
+    assert {row["model_id"] for row in rows} == {"tiny"}
+    assert len({row["answer_id"] for row in rows}) == 7
+    assert not list(tmp_path.glob("*.partial"))
+    # Each as if it were asked alone: rows that fill a batch up and neighbours change nothing.
+    alone = [answer(tmp_path / f"{ask.id}.jsonl", model, [ask], suffix="short", model_id="tiny")[0] for ask in asks]
+    assert rows == alone
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_a_stopped_run_goes_on(temperature, cut, model, asks, tmp_path, monkeypatch):
+    """Killed after three of four batches, with the last line cut off: no answer is lost, doubled or drawn anew."""
+    sampling = Sampling(max_new_tokens=4, temperature=temperature)
+    whole = answer(tmp_path / "whole.jsonl", model, asks, sampling, seed=3)
+
+    def killed(*arguments):
+        for number, answers in enumerate(answer_batches(*arguments)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield answers
+
+    path = tmp_path / "answers.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "answer_batches", killed)
+        with pytest.raises(KeyboardInterrupt):
+            answer(path, model, asks, sampling, seed=3)
+    partial = tmp_path / "answers.jsonl.partial"
+    written = partial.read_bytes()
+    assert written.count(b"\n") == 5
+    # As the disk may hold it after a kill: whole, without its end, without a whole line of the batch.
+    partial.write_bytes([written, written[:-10], written[: written.rindex(b"\n", 0, -1) + 1]][cut])
+    batches = []
+
+    def counted(*arguments):
+        for answers in answer_batches(*arguments):
+            batches.append(len(answers))
+            yield answers
+
+    monkeypatch.setattr(runner, "answer_batches", counted)
+    assert answer(path, model, asks, sampling, seed=3) == whole
+    assert len(batches) == (1 if cut == 0 else 2)
+
+
+def test_a_checkpoint_answers_through_the_command(asks, tmp_path, capsys):
+    questions = [
+        {"question_id": i, "image": f"{i}.png", "text": "is there a dog?", "label": "yes" if i % 2 else "no"}
+        for i in range(4)
+    ]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    command = [
+        "eval",
+        "pope",
+        "--questions",
+        tmp_path / "q.jsonl",
+        "--checkpoint",
+        "tiny",
+        "--images",
+        asks[0].image.parent,
+    ]
+    command += ["--output", tmp_path / "out.json", "--template", "llava_v1", "--batch-size", 2]
+    main(list(map(str, command)))
+    first = json.loads((tmp_path / "out.json").read_text())
+    answers = (tmp_path / "out.answers.jsonl").read_text()
+    assert first["n"] == len(answers.splitlines()) == 4
+    record = json.loads((tmp_path / "out.answers.run.json").read_text())
+    assert {
+        name: record["settings"][name] for name in ("suffix", "template", "aspect", "temperature", "max_new_tokens")
+    } == {
+        "suffix": "short",
+        "template": "llava_v1",
+        "aspect": "pad",
+        "temperature": 0.0,
+        "max_new_tokens": 16,
+    }
+    capsys.readouterr()
+    main(list(map(str, command)))
+    assert "finished already" in capsys.readouterr().out
+    # Scored from the file it is the same; other settings do not take these answers for theirs.
+    files = ["--questions", tmp_path / "q.jsonl", "--answers", tmp_path / "out.answers.jsonl"]
+    main(list(map(str, ["eval", "pope", *files, "--output", tmp_path / "again.json"])))
+    assert json.loads((tmp_path / "again.json").read_text())["metrics"] == first["metrics"]
+    with pytest.raises(SystemExit):
+        main([*map(str, command), "--aspect", "square"])
+    assert "aspect 'pad' instead of 'square'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([], "neither of --answers and --checkpoint"),
+        (["--answers", "a.jsonl", "--checkpoint", "tiny"], "both of --answers and --checkpoint"),
+        (["--checkpoint", "tiny"], "no --images"),
+        (["--checkpoint", "tiny", "--images", "nowhere"], "nowhere"),
+        (["--checkpoint", "tiny", "--images", "nowhere", "--batch-size", "0"], "batch"),
+    ],
+)
+def test_commands_that_cannot_be_run(options, complaint, tmp_path, capsys):
+    (tmp_path / "q.jsonl").write_text('{"question_id": 1, "image": "a.png", "text": "?", "label": "yes"}')
+    with pytest.raises(SystemExit) as stopped:
+        main(["eval", "pope", "--questions", str(tmp_path / "q.jsonl"), "--output", str(tmp_path / "o.json"), *options])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
+    assert not (tmp_path / "o.json").exists()
