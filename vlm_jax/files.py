@@ -113,8 +113,9 @@ def write_json_lines(path: str | Path, rows: Iterable[dict]) -> None:
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file that was written line by line; a last line that was cut off by a kill is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    # Bytes: a kill may cut a letter, and splitlines of text also splits at separators that JSON may hold as they are.
+    *lines, _ = path.read_bytes().split(b"\n")
+    return [json.loads(line) for line in lines]
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -273,9 +273,8 @@ def summarise(options: Options, scores: dict[str, dict], seconds: float) -> dict
 
 def sampled_hallucination(options: Options, name: str) -> list[dict]:
     """CHAIR_i and recall of the descriptions that each PPO rollout sampled, by step."""
-    import json
-
     from vlm_jax.evals import chair
+    from vlm_jax.files import read_json_lines
     from vlm_jax.scenes.files import prompt_question, read_scenes
     from vlm_jax.scenes.truth import mentioned_kinds
     from vlm_jax.scenes.world import present_kinds
@@ -283,7 +282,7 @@ def sampled_hallucination(options: Options, name: str) -> list[dict]:
     scenes = {Path(file).stem: here for file, here in read_scenes(options.out / "world").items()}
     rows = []
     for step, path in enumerate(sorted((options.out / name / "ppo" / "answers").glob("*.jsonl"))):
-        answers = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        answers = read_json_lines(path)
         described = [one for one in answers if prompt_question(scenes[one["id"]]).type == "holistic"]
         mentions = [sorted(set(mentioned_kinds(one["answer"]))) for one in described]
         scored = chair.report(mentions, [set(present_kinds(scenes[one["id"]])) for one in described])
