@@ -62,7 +62,7 @@ def _empty(*columns: str) -> Table:
     return table
 
 
-def written(value: float | None) -> str:
+def written(value: float | int | None) -> str:
     """Four decimals; counts whole; nothing for None."""
     if value is None:
         return ""

@@ -4,6 +4,7 @@ BENCHMARKS = {
     "scenes": "a checkpoint on a drawn world: POPE, CHAIR and MMHal-style ratings by a rule that knows the truth",
     "pope": "yes/no questions about objects, five ways to read the answers",
     "chair": "objects that captions name and images do not have",
+    "amber": "what descriptions make up, and yes/no questions about existence, attributes and relations",
     "chair-objects": "the objects of COCO's images, from its instances and captions, for chair and pope-questions",
     "pope-questions": "POPE's questions (random, popular, adversarial) from any annotation of objects",
 }
