@@ -14,7 +14,7 @@ from vlm_jax.data.rows import Row, iter_rows
 from vlm_jax.errors import InputError
 
 _IDS = ("question_id", "image_id", "id", "index")
-_TEXTS = ("text", "caption", "response", "answer", "model_answer", "prediction")
+_TEXTS = ("text", "caption", "response", "answer", "model_answer", "prediction", "model_prediction")
 _QUESTIONS = ("prompt", "question")
 _NAMED = 5  # Ids that a complaint lists.
 
@@ -35,13 +35,23 @@ def read_answers(path: Path) -> dict[str, Answer]:
     """
     found: dict[str, Answer] = {}
     for row in iter_rows(path):
-        id_key, text_key = _key(row, _IDS, "an id"), _key(row, _TEXTS, "an answer")
+        id_key = _key(row, _IDS, "an id")
         identity = row_id(row, id_key)
         if identity in found:
             raise row.wrong(f"{id_key} {identity} for the second time (first in row {found[identity].row})", "one each")
-        question = next((row.values[key] for key in _QUESTIONS if isinstance(row.values.get(key), str)), None)
-        found[identity] = Answer(row.text(row.values[text_key], text_key), question, row.origin.row)
+        found[identity] = answer_in(row)
     return found
+
+
+def answer_in(row: Row) -> Answer:
+    """The answer that a row holds, whatever its id.
+
+    Raises:
+        InputError: It holds none.
+    """
+    key = _key(row, _TEXTS, "an answer")
+    question = next((row.values[name] for name in _QUESTIONS if isinstance(row.values.get(name), str)), None)
+    return Answer(row.text(row.values[key], key), question, row.origin.row)
 
 
 def row_id(row: Row, key: str) -> str:

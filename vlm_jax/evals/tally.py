@@ -71,8 +71,8 @@ def unit_counts(units: Iterable[str], rows: Float[np.ndarray, "m k"]) -> tuple[l
 
 
 def compare(before: Tally, after: Tally) -> dict[str, dict[str, Any]]:
-    """Every figure of two systems on the same units: before, after, difference, its 95 % bootstrap interval (a unit is
-    drawn with the answers of both) and the p-value of a paired randomisation test.
+    """Every figure that two systems on the same units both have: before, after, difference, its 95 % bootstrap
+    interval (a unit is drawn with the answers of both) and the p-value of a paired randomisation test.
 
     Raises:
         ValueError: The units differ.
@@ -82,6 +82,8 @@ def compare(before: Tally, after: Tally) -> dict[str, dict[str, Any]]:
     both, width = np.concatenate([before.counts, after.counts], 1), before.counts.shape[1]
     found = {}
     for name, statistic in before.figures.items():
+        if name not in after.figures:
+            continue
 
         def change(sums: np.ndarray, statistic: Statistic = statistic) -> np.ndarray:
             return statistic(sums[:, width:]) - statistic(sums[:, :width])

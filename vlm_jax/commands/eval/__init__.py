@@ -5,6 +5,7 @@ BENCHMARKS = {
     "pope": "yes/no questions about objects, five ways to read the answers",
     "chair": "objects that captions name and images do not have",
     "amber": "what descriptions make up, and yes/no questions about existence, attributes and relations",
+    "hallusionbench": "yes/no questions about figures and their edited twins, by a judge's verdicts or by a rule",
     "chair-objects": "the objects of COCO's images, from its instances and captions, for chair and pope-questions",
     "pope-questions": "POPE's questions (random, popular, adversarial) from any annotation of objects",
 }
