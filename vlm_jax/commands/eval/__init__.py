@@ -6,6 +6,7 @@ BENCHMARKS = {
     "chair": "objects that captions name and images do not have",
     "amber": "what descriptions make up, and yes/no questions about existence, attributes and relations",
     "hallusionbench": "yes/no questions about figures and their edited twins, by a judge's verdicts or by a rule",
+    "mme": "pairs of yes/no questions about an image, in fourteen subtasks",
     "chair-objects": "the objects of COCO's images, from its instances and captions, for chair and pope-questions",
     "pope-questions": "POPE's questions (random, popular, adversarial) from any annotation of objects",
 }
