@@ -351,7 +351,7 @@ def test_nouns_by_rule(text, found):
 
 
 def test_a_huge_description():
-    assert nouns("a dog and a tree. " * 20_000, VOCABULARY) == ["dog", "tree"] * 20_000
+    assert nouns("a dog and a tree. " * 5_000, VOCABULARY) == ["dog", "tree"] * 5_000
 
 
 ROWS = [
