@@ -15,7 +15,7 @@ from vlm_jax.errors import InputError
 
 _IDS = ("question_id", "image_id", "id", "index")
 # Where a row has the model's and the right one, "answer" is the right one.
-_TEXTS = ("text", "caption", "response", "model_answer", "prediction", "answer")
+_TEXTS = ("text", "caption", "response", "model_answer", "model_prediction", "prediction", "answer")
 _QUESTIONS = ("prompt", "question")
 _NAMED = 5  # Ids that a complaint lists.
 
@@ -31,6 +31,17 @@ class Answer(NamedTuple):
 def read_answers(path: Path) -> dict[str, Answer]:
     """:func:`collect_answers` of a file."""
     return collect_answers(iter_rows(path))
+
+
+def answer_in(row: Row) -> Answer:
+    """The answer that a row holds, whatever its id.
+
+    Raises:
+        InputError: It holds none.
+    """
+    key = _key(row, _TEXTS, "an answer")
+    question = next((row.values[name] for name in _QUESTIONS if isinstance(row.values.get(name), str)), None)
+    return Answer(row.text(row.values[key], key), question, row.origin.row)
 
 
 def row_id(row: Row, key: str) -> str:
@@ -57,12 +68,11 @@ def collect_answers(rows: Iterable[Row], identify: Callable[[Row, str], str] = r
     """
     found: dict[str, Answer] = {}
     for row in rows:
-        id_key, text_key = _key(row, _IDS, "an id"), _key(row, _TEXTS, "an answer")
+        id_key = _key(row, _IDS, "an id")
         identity = identify(row, id_key)
         if identity in found:
             raise row.wrong(f"{id_key} {identity} for the second time (first in row {found[identity].row})", "one each")
-        question = next((row.values[key] for key in _QUESTIONS if isinstance(row.values.get(key), str)), None)
-        found[identity] = Answer(row.text(row.values[text_key], text_key), question, row.origin.row)
+        found[identity] = answer_in(row)
     return found
 
 

@@ -15,7 +15,7 @@ def result_of(benchmark: str, mode: str, scored: Scored, against: Scored | None 
     answers.
 
     Raises:
-        ValueError: The other answers are to other questions.
+        InputError: The other answers are to other questions.
     """
     found = {
         "benchmark": benchmark,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from vlm_jax.errors import InputError
 from vlm_jax.evals.bootstrap import Statistic, interval, swap_p_value
 
 
@@ -73,17 +74,21 @@ def unit_counts(units: Iterable[str], rows: Float[np.ndarray, "m k"]) -> tuple[l
 
 
 def compare(before: Tally, after: Tally) -> dict[str, dict[str, Any]]:
-    """Every figure of two systems on the same units: before, after, difference, its 95 % bootstrap interval (a unit is
-    drawn with the answers of both) and the p-value of a paired randomisation test.
+    """Every figure that two systems on the same units both have: before, after, difference, its 95 % bootstrap
+    interval (a unit is drawn with the answers of both) and the p-value of a paired randomisation test.
 
     Raises:
-        ValueError: The units differ.
+        InputError: The units differ.
     """
     if list(before.units) != list(after.units):
-        raise ValueError(f"two results over other samples: {len(before.units)} and {len(after.units)} units")
+        one, two = set(before.units), set(after.units)
+        found = f"answers about {len(one - two)} other images or questions, and none about {len(two - one)}"
+        raise InputError(found, "two models' answers to the same questions")
     both, width = np.concatenate([before.counts, after.counts], 1), before.counts.shape[1]
     found = {}
     for name, statistic in before.figures.items():
+        if name not in after.figures:
+            continue
 
         def change(sums: np.ndarray, statistic: Statistic = statistic) -> np.ndarray:
             return statistic(sums[:, width:]) - statistic(sums[:, :width])

@@ -1,0 +1,85 @@
+"""AMBER: what descriptions make up, and yes/no questions about existence, attributes and relations.
+
+  vlm-jax eval amber --annotations annotations.json --answers responses.json --output amber.json
+  vlm-jax eval amber --annotations annotations.json --questions query_all.json --checkpoint DIR --images image \\
+      --output amber.json
+
+Answers may be to AMBER's generative queries, its existence, attribute or relation queries, or to any of these together;
+what is answered has to be answered whole. Descriptions are read without NLTK and spaCy, so their figures are near the
+published ones but not the same. relation.json and safe_words.txt are looked for beside the annotations.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from vlm_jax.commands.eval.scoring import Answering, Scoring, conclude
+
+if TYPE_CHECKING:
+    from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.tally import Scored
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Scoring):
+    """What the command takes.
+
+    Attributes:
+        annotations: AMBER's `annotations.json`, or some of its rows.
+        questions: AMBER's `query_all.json` or another of its query files: what a checkpoint is asked, and which image
+            a question is about.
+        relations: AMBER's `relation.json`.
+        safe_words: AMBER's `safe_words.txt`.
+        mode: How yes/no answers are read: `official` Yes or No to the letter, `first-word` the answer's first word.
+        yes_no_suffix: Put behind the yes/no questions, and behind them only, before the suffix.
+    """
+
+    annotations: Path
+    questions: Path | None = None
+    relations: Path | None = None
+    safe_words: Path | None = None
+    mode: Literal["official", "first-word"] = "official"
+    yes_no_suffix: Literal["none", "short", "short_literal", "one_word"] = "short"
+    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(max_new_tokens=512)
+
+
+def run(options: Options) -> None:
+    from vlm_jax.errors import InputError
+    from vlm_jax.evals import amber
+    from vlm_jax.evals.amber_generative import read_lexicon
+    from vlm_jax.evals.answers import answers_to, read_answers
+    from vlm_jax.evals.runner import SUFFIXES, Ask
+
+    items = amber.read_annotations(options.annotations)
+    queries = None if options.questions is None else amber.read_queries(options.questions)
+    # Those of the first file of answers: another model's have to be to the same questions.
+    answered: list[amber.Item] = []
+
+    def score(path: Path) -> "Scored":
+        answers = read_answers(path)
+        answered[:] = answered or amber.answered(items, answers)
+        asked = [] if queries is None else amber.queries_of(answered, queries, options.questions)
+        texts = answers_to([item.id for item in answered], answers, path, {one.id: one.text for one in asked})
+        lexicon = None
+        if any(item.kind == amber.GENERATIVE for item in answered):
+            beside = options.annotations.with_name
+            lexicon = read_lexicon(
+                options.relations or beside("relation.json"), options.safe_words or beside("safe_words.txt")
+            )
+        images = None if queries is None else {one.id: one.image for one in asked}
+        return amber.score(texts, answered, lexicon, options.mode, images)
+
+    def asks(images: Path | None) -> "Sequence[Ask]":
+        if queries is None:
+            raise InputError("no --questions", "the query file that the checkpoint is to answer")
+        asked = amber.answered(items, queries)
+        suffixes = ["" if item.kind == amber.GENERATIVE else SUFFIXES[options.yes_no_suffix] for item in asked]
+        return [
+            Ask(one.id, one.text + suffix, images and images / one.image)
+            for one, suffix in zip(amber.queries_of(asked, queries, options.questions), suffixes, strict=True)
+        ]
+
+    conclude("AMBER", options.mode, options, score, asks)

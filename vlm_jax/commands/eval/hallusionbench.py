@@ -1,0 +1,72 @@
+"""HallusionBench: yes/no questions about figures and their edited twins.
+
+  vlm-jax eval hallusionbench --data HallusionBench.json --answers judged/ --output hallusionbench.json
+  vlm-jax eval hallusionbench --data HallusionBench.json --mode rule --checkpoint DIR --images hallusion_bench \\
+      --output hallusionbench.json
+
+The official way takes verdicts of a language model: hand in the files that the official script's judge wrote
+(hallusion_output_vd_model.json and hallusion_output_vs_model.json, in one folder or joined). The rule reads yes or no
+from an answer and needs no judge; its figures are not the published ones.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from vlm_jax.commands.eval.scoring import Answering, Scoring, conclude
+
+if TYPE_CHECKING:
+    from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.tally import Scored
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Scoring):
+    """What the command takes.
+
+    Attributes:
+        data: `HallusionBench.json`.
+        answers: HallusionBench's rows with a `model_prediction`, or LLaVA's lines with ids such as VD_illusion_0_1_0
+            (category, subcategory, set, figure, question): a file, or a folder of them.
+        mode: `official` the verdicts that stand beside the answers, `rule` yes or no as VLMEvalKit reads them.
+        verdict_key: Where a verdict stands: 0 wrong, 1 right, 2 unclear.
+    """
+
+    data: Path
+    answers: Path | None = None
+    mode: Literal["official", "rule"] = "official"
+    verdict_key: str = "gpt4v_output_gpt_check"
+    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(suffix="short", max_new_tokens=16)
+
+
+def run(options: Options) -> None:
+    from vlm_jax.errors import InputError
+    from vlm_jax.evals import hallusionbench
+    from vlm_jax.evals.answers import answers_to
+    from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.hallusionbench_files import read_judged, read_questions, values_for
+
+    if options.answering.checkpoint is not None and options.mode == "official":
+        raise InputError("--mode official for answers that nobody has judged", "--mode rule")
+    questions = read_questions(options.data)
+    texts = {one.id: one.text for one in questions}
+
+    def score(path: Path) -> "Scored":
+        judged = read_judged(path, options.verdict_key)
+        answers = answers_to(list(texts), judged.answers, path, texts)
+        verdicts = None
+        if options.mode == "official":
+            verdicts = values_for(texts, judged.verdicts, path, f"verdict ({options.verdict_key})")
+        same = values_for(texts, judged.same, path, "second judgement (same)") if judged.same else None
+        return hallusionbench.score(answers, questions, options.mode, verdicts, same)
+
+    def asks(images: Path | None) -> "Sequence[Ask]":
+        return [
+            Ask(one.id, one.text, None if images is None or one.image is None else images / one.image)
+            for one in questions
+        ]
+
+    conclude("HallusionBench", options.mode, options, score, asks)

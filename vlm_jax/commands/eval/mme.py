@@ -1,0 +1,57 @@
+"""MME: two yes/no questions about every image, in fourteen subtasks.
+
+  vlm-jax eval mme --questions MME_Benchmark_release_version --answers answers.jsonl --output mme.json
+  vlm-jax eval mme --answers results/ --output mme.json
+  vlm-jax eval mme --questions MME_Benchmark_release_version --checkpoint DIR \\
+      --images MME_Benchmark_release_version --output mme.json
+
+Answers are LLaVA's lines, or a folder of results as MME's calculation.py wants it (SUBTASK.txt with image, question,
+right answer and answer), which needs no questions beside it. Some of the subtasks are enough.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from vlm_jax.commands.eval.scoring import Answering, Scoring, conclude
+
+if TYPE_CHECKING:
+    from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.tally import Scored
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Scoring):
+    """What the command takes.
+
+    Attributes:
+        questions: MME's release, or JSON lines of question_id, category, question and answer.
+        answers: LLaVA's lines (question_id, prompt, text), or a folder of results.
+    """
+
+    questions: Path | None = None
+    answers: Path | None = None
+    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(suffix="short", max_new_tokens=16)
+
+
+def run(options: Options) -> None:
+    from vlm_jax.errors import InputError
+    from vlm_jax.evals import mme
+    from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.mme_files import bare, image_file, read_answers, read_questions
+
+    source = options.questions or options.answers
+    if source is None or (options.questions is None and not source.is_dir()):
+        raise InputError("no --questions", "MME's questions, for anything but a folder of results")
+    questions = read_questions(source)
+
+    def score(path: Path) -> "Scored":
+        return mme.score(read_answers(path, questions), questions)
+
+    def asks(images: Path | None) -> "Sequence[Ask]":
+        return [Ask(one.id, bare(one.text), images and image_file(images, one)) for one in questions]
+
+    conclude("MME", "official", options, score, asks)
