@@ -97,6 +97,7 @@ def test_both_tasks_by_hand(write):
         "multiple_choice_value": 1.0,
         "direct_answer": "4",
         "direct_answer_value": None,
+        "fault": 0.0,
     }
 
 

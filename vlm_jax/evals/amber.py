@@ -174,7 +174,8 @@ def score(
     units, sums = unit_counts([(images or {}).get(item.id, item.id) for item in items], rows)
     metrics, figures = _figures(sums.sum(0), bool(descriptions), kinds)
     samples = {place: _description_row(found) for place, found in zip(descriptions, described, strict=True)} | {
-        place: {"label": label, "said": word} for place, label, word in zip(questions, labels, said, strict=True)
+        place: {"label": label, "said": word, "fault": float(word != label)}
+        for place, label, word in zip(questions, labels, said, strict=True)
     }
     return Scored(
         metrics=metrics,
@@ -247,6 +248,7 @@ def _description_row(found: Described) -> dict[str, Any]:
         "hallucinated": found.hallucinated,
         "objects_named": found.objects,
         "lures_named": found.lures,
+        "fault": float(len(found.hallucinated)),
     }
 
 

@@ -233,7 +233,8 @@ def _row(
     found: dict[str, Any] = {"question_id": one.id, "image": one.image, "right": one.choices[one.right]}
     for task in answers:
         found |= {task: answers[task].get(one.id), f"{task}_value": values[task].get(one.id)}
-    return found
+    reached = [own[one.id] for own in values.values() if one.id in own]
+    return found | {"fault": 1 - sum(reached) / len(reached) if reached else 0.0}
 
 
 def _tables(

@@ -119,6 +119,7 @@ def _row(image: str, caption: str, mentions: Sequence[Mention], here: Set[str]) 
         "hallucinated": [[mention.word, mention.object] for mention in wrong],
         "hallucinated_places": [mention.place for mention in wrong],
         "present": sorted(here),
+        "fault": float(len(wrong)),
     }
 
 

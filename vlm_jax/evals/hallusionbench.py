@@ -185,6 +185,7 @@ def score(
                 "right": int(is_right(one, judged)),
                 "cause": cause,
                 "answer": answer,
+                "fault": float(not is_right(one, judged)),
             }
             for one, judged, cause, answer in zip(questions, verdicts, why, answers, strict=True)
         ],

@@ -311,6 +311,7 @@ def _sample(question: Question, answer: str, pair: Pair | None, judgement: str) 
         "reference_score": reference,
         "model_score": model,
         "judgement": judgement,
+        "fault": max(0.0, float(reference - model)) if pair else 0.0,
     }
 
 

@@ -102,7 +102,10 @@ def score(answers: Sequence[str], asked: Sequence[Question], mode: Mode, match: 
     found = _tally(groups, hits)
     return Scored(
         metrics=found.values(),
-        per_sample=[{**_row(group, reader), **hits[index]} for index, group in groups.items()],
+        per_sample=[
+            {**_row(group, reader), **hits[index], "fault": 1.0 - hits[index]["accuracy"]}
+            for index, group in groups.items()
+        ],
         unparsed=unparsed,
         tally=found,
         tables=_tables(groups, hits),

@@ -69,6 +69,7 @@ def score(answers: Sequence[str], questions: Sequence[Question]) -> Scored:
                 "label": one.label,
                 "said": word,
                 "answer": answer,
+                "fault": float(word != one.label),
             }
             for one, word, answer in zip(questions, said, answers, strict=True)
         ],

@@ -238,6 +238,7 @@ def score_judgements(
                 "answer": answer,
                 "rating": rating,
                 "judgement": judgement,
+                "fault": 6.0 - (rating or 0),
             }
             for one, answer, rating, judgement in zip(questions, answers, ratings, judgements, strict=True)
         ],

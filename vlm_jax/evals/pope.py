@@ -167,7 +167,14 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
     return Scored(
         metrics=found.values() | {name: int(total[place]) for name, place in names.items()},
         per_sample=[
-            {"id": one.id, "image": one.image, "label": one.label, "said": word, "answer": answer}
+            {
+                "id": one.id,
+                "image": one.image,
+                "label": one.label,
+                "said": word,
+                "answer": answer,
+                "fault": float(word != one.label),
+            }
             for one, word, answer in zip(questions, said, answers, strict=True)
         ],
         unparsed=sum(not _YES_OR_NO.search(answer) for answer in answers),

@@ -45,7 +45,8 @@ class Scored:
 
     Attributes:
         metrics: The reference scorer's figures under our names.
-        per_sample: A row for every sample, in the order of the annotations.
+        per_sample: A row for every sample, in the order of the annotations; ``fault`` is 0 where nothing is wrong and
+            grows with what is.
         unparsed: Answers in which the rule found nothing to read, whatever it made of them.
         tally: The sums behind those metrics that have intervals.
         tables: Title -> row -> column -> figure: per type, per category.

@@ -146,6 +146,7 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
                 "answer": answer,
                 "compared": word,
                 "accuracy": rounded(100 * value),
+                "fault": 1 - value,
             }
             for one, answer, word, value in zip(questions, answers, said, values, strict=True)
         ],

@@ -49,9 +49,8 @@ def _comparison(comparison: Mapping[str, Mapping[str, Any]]) -> Table:
     table = _empty("", "against", "answers", "difference", "95 %", "p")
     for name, row in comparison.items():
         low, high = row["interval"]
-        p_value = f"< {_TINY_P}" if row["p_value"] < _TINY_P else f"{row['p_value']:.3f}"
         cells = (written(row["before"]), written(row["after"]), f"{row['difference']:+.4f}")
-        table.add_row(name, *cells, f"{low:+.4f} to {high:+.4f}", p_value)
+        table.add_row(name, *cells, f"{low:+.4f} to {high:+.4f}", p_value(row["p_value"]))
     return table
 
 
@@ -67,3 +66,8 @@ def written(value: float | int | str | None) -> str:
     if value is None:
         return ""
     return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def p_value(value: float) -> str:
+    """Three decimals, or that it is smaller."""
+    return f"< {_TINY_P}" if value < _TINY_P else f"{value:.3f}"

@@ -73,5 +73,7 @@ def run(options: Options) -> None:
         return aokvqa.score(found.tasks, questions)
 
     # Once answered, the answers are a file like any other.
-    options = dataclasses.replace(options, answers=answers, answering=Answering())
+    options = dataclasses.replace(
+        options, answers=answers, answering=dataclasses.replace(options.answering, checkpoint=None)
+    )
     conclude("A-OKVQA", first.mode, options, score, asks)

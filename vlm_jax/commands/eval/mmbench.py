@@ -80,4 +80,12 @@ def run(options: Options) -> None:
         mmbench_files.write_submission(options.questions, by_index, options.submission)
         print(options.submission)
     mode = options.mode if options.unread == "own" else f"{options.mode}, unread {options.unread}"
-    conclude("MMBench", mode, dataclasses.replace(options, answers=answers, answering=Answering()), score, asks)
+    conclude(
+        "MMBench",
+        mode,
+        dataclasses.replace(
+            options, answers=answers, answering=dataclasses.replace(options.answering, checkpoint=None)
+        ),
+        score,
+        asks,
+    )

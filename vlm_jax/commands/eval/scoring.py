@@ -21,7 +21,7 @@ class Answering:
     Attributes:
         checkpoint: Answer with this one first: a folder in transformers' LLaVA layout or of `vlm-jax convert`, or
             `tiny`.
-        images: Folder of the images.
+        images: Folder of the images; with --answers for the page alone.
         adapter: Adapter folder, as `sft` and `ppo` write it.
         suffix: Put behind each question: `short` LLaVA-1.5's single word or phrase, `short_literal` the same as
             LLaVA-RLHF's scripts spell it, `letter` LLaVA-1.5's for options, `one_word` VCD's.
@@ -52,7 +52,8 @@ class Scoring:
     """Options of every benchmark.
 
     Attributes:
-        output: JSON file for the result; `NAME.samples.jsonl` beside it gets a row for every sample.
+        output: JSON file for the result; beside it `NAME.samples.jsonl` gets a row for every sample and `NAME.html` the
+            worst ones, with pictures where --images says where they are.
         answers: JSON or JSON lines with an id and an answer each.
         against: Answers of another model to the same questions: both are compared, sample by sample.
         answering: Instead of answers.
@@ -82,14 +83,19 @@ def conclude(
     """
     from vlm_jax.evals.result import result_of, write_result
     from vlm_jax.report.benchmark import print_result
+    from vlm_jax.report.cases import write_cases
 
     answers = answers_of(options, asks)
     scored = score(answers)
     other = None if options.against is None else score(options.against)
     result = result_of(benchmark, mode, scored, other)
     write_result(options.output, result, scored.per_sample)
+    folder = options.answering.images
+    images = {ask.id: ask.image for ask in asks(folder) if ask.image is not None} if folder is not None else {}
+    page = options.output.with_suffix(".html")
+    write_cases(page, result, scored.per_sample, images)
     print_result(result)
-    print(options.output)
+    print(f"{options.output}\n{page}")
 
 
 def answers_of(options: Scoring, asks: Callable[[Path | None], Sequence["Ask"]]) -> Path:
