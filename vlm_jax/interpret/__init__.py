@@ -1,0 +1,1 @@
+"""Looking inside: what states mean, and edits of them."""
