@@ -106,9 +106,13 @@ def write_json(path: str | Path, value: object) -> None:
     write_bytes(path, (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def write_json_lines(path: str | Path, rows: Iterable[dict]) -> None:
-    """One compact JSON object a line."""
-    write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    """One compact JSON object a line, written as the rows come."""
+    with _replacing(Path(path)) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(_encode(row) + "\n" for row in rows)
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
@@ -120,8 +124,16 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write beside the target, then rename onto it, making folders on the way."""
-    path = Path(path)
+    with _replacing(Path(path)) as partial:
+        partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -11,9 +11,6 @@ import dataclasses
 import os
 import platform
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +19,7 @@ import tyro
 from PIL import Image
 
 from experiments.generated import replace_between
+from experiments.measured import measured
 from vlm_jax.checkpoints.hf_config import config_json, processor_files
 from vlm_jax.checkpoints.layouts import HF_LLAVA, slots, with_vocabulary
 from vlm_jax.checkpoints.opening import TINY
@@ -87,29 +85,6 @@ def name_every_id(tokenizer: Path, rows: int) -> None:
     words = contents["model"]["vocab"]
     words |= {f"▁id{i}": i for i in range(len(words), rows)}
     write_json(tokenizer, contents)
-
-
-def measured(*arguments: str | Path) -> dict:
-    """Runs ``vlm-jax`` with these arguments; wall seconds, peak resident memory of the process and its output."""
-    code = (
-        "import re, sys\n"
-        "from vlm_jax.cli import main\n"
-        "main(sys.argv[1:])\n"
-        # Not getrusage: its peak starts from the parent's.
-        "print('peak', re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
-    )
-    began = time.monotonic()
-    line = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, arguments))}: {done.stderr[-2000:]}")
-    *output, peak = done.stdout.splitlines()
-    return {
-        "seconds": round(time.monotonic() - began, 1),
-        # In KiB.
-        "peak_gib": round(int(peak.split()[1]) * 1024 / _GIB, 2),
-        "output": output,
-    }
 
 
 def size_of(folder: Path) -> int:

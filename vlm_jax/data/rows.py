@@ -1,6 +1,5 @@
 """JSON files to rows that know where they came from."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Generator, Iterable, Iterator
@@ -20,8 +19,7 @@ class Origin(NamedTuple):
     row: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One JSON object with readers that raise an ``InputError`` naming its file and row."""
 
     origin: Origin
@@ -39,10 +37,12 @@ class Row:
         """``value`` if it is text that UTF-8 can hold (JSON can spell half a surrogate pair)."""
         if not isinstance(value, str):
             raise self.wrong(f"{what} of type {type(value).__name__}", f"{what} as text")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise self.wrong(f"{what} with a lone surrogate", f"{what} as valid Unicode") from None
+        # ASCII, which Python knows without looking, is valid.
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise self.wrong(f"{what} with a lone surrogate", f"{what} as valid Unicode") from None
         return value
 
     def integer(self, key: str, allowed: range, default: int | None = None) -> int:
@@ -116,10 +116,11 @@ def _refuse_rest(text: str, position: int, origin: Origin, expected: str) -> Non
 def _line_values(lines: Iterable[str], file: str) -> Iterator[tuple[Origin, Any]]:
     for number, line in enumerate(lines, 1):
         if line := line.strip():
-            value, end = _decode(line, 0, Origin(file, number), first_line=number)
+            origin = Origin(file, number)
+            value, end = _decode(line, 0, origin, first_line=number)
             if end < len(line):
                 raise InputError(f"{line[end : end + 20]!r} after the object", _LAYOUT, file=file, row=number)
-            yield Origin(file, number), value
+            yield origin, value
 
 
 def _values(path: str | Path) -> Iterator[tuple[Origin, Any]]:

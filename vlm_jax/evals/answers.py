@@ -6,6 +6,7 @@ in lines or in a list.
     {"id": 3, "response": "No"}                                                       AMBER
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ _IDS = ("question_id", "image_id", "id", "index")
 _TEXTS = ("text", "caption", "response", "model_answer", "model_prediction", "prediction", "answer")
 _QUESTIONS = ("prompt", "question")
 _NAMED = 5  # Ids that a complaint lists.
+_SHORT = 64
 
 
 class Answer(NamedTuple):
@@ -41,7 +43,9 @@ def answer_in(row: Row) -> Answer:
     """
     key = _key(row, _TEXTS, "an answer")
     question = next((row.values[name] for name in _QUESTIONS if isinstance(row.values.get(name), str)), None)
-    return Answer(row.text(row.values[key], key), question, row.origin.row)
+    # Interned where they are short: a million answers to yes/no questions are a few.
+    text = row.text(row.values[key], key)
+    return Answer(sys.intern(text) if len(text) < _SHORT else text, question, row.origin.row)
 
 
 def row_id(row: Row, key: str) -> str:

@@ -24,13 +24,25 @@ def interval(counts: Float[np.ndarray, "n k"], statistic: Statistic, seed: int =
 
     An empty sample gives (0, 0).
     """
+    return interval_of(resampled(counts, seed), statistic)
+
+
+def resampled(counts: Float[np.ndarray, "n k"], seed: int = 0) -> Float[np.ndarray, "r k"]:
+    """The sums of many resamples; none of an empty sample."""
     if len(counts) == 0:
-        return 0.0, 0.0
+        return np.zeros((0, counts.shape[1]))
     rng = np.random.default_rng(seed)
     counts = _grouped(counts, rng)
     # Multinomial counts say how often each sample is drawn: one matrix product instead of a thousand gathers.
     drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=_RESAMPLES)
-    low, high = np.percentile(statistic(drawn @ counts), [2.5, 97.5])
+    return drawn @ counts
+
+
+def interval_of(sums: Float[np.ndarray, "r k"], statistic: Statistic) -> tuple[float, float]:
+    """:func:`interval`, from :func:`resampled`."""
+    if len(sums) == 0:
+        return 0.0, 0.0
+    low, high = np.percentile(statistic(sums), [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -12,9 +12,10 @@ Questions about one image are not independent, so intervals resample images.
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -23,7 +24,7 @@ from vlm_jax.data.rows import iter_rows
 from vlm_jax.evals.answers import row_id
 from vlm_jax.evals.bootstrap import Statistic, safe_ratio
 from vlm_jax.evals.punctuation import LONE_PERIOD, strip_punctuation
-from vlm_jax.evals.tally import Scored, Tally, unit_counts
+from vlm_jax.evals.tally import Rows, Scored, Tally, unit_counts
 
 Mode = Literal["official", "lmms-eval", "vlmevalkit", "opera", "vcd"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -48,7 +49,8 @@ def read_questions(path: Path) -> list[Question]:
     found: list[Question] = []
     seen: set[str] = set()
     for row in iter_rows(path):
-        image, text, label = (row.text(row.require(key), key) for key in ("image", "text", "label"))
+        # Interned: a million rows repeat a few thousand texts.
+        image, text, label = (sys.intern(row.text(row.require(key), key)) for key in ("image", "text", "label"))
         question = Question(row_id(row, "question_id"), image, text, label)
         if label not in ("yes", "no"):
             raise row.wrong(f"label {label!r}", "yes or no")
@@ -166,22 +168,17 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
     names = {"true_positives": _TP, "false_positives": _FP, "true_negatives": _TN, "false_negatives": _FN}
     return Scored(
         metrics=found.values() | {name: int(total[place]) for name, place in names.items()},
-        per_sample=[
-            {
-                "id": one.id,
-                "image": one.image,
-                "label": one.label,
-                "said": word,
-                "answer": answer,
-                "fault": float(word != one.label),
-            }
-            for one, word, answer in zip(questions, said, answers, strict=True)
-        ],
+        per_sample=Rows(len(questions), lambda place: _row(questions[place], said[place], answers[place])),
         unparsed=sum(not _YES_OR_NO.search(answer) for answer in answers),
         tally=found,
         baselines={f"all {word}": _constant(word, labels, mode) for word in ("yes", "no")},
         remarks=("the yes rate is the labels', as lmms-eval has it",) if mode == "lmms-eval" else (),
     )
+
+
+def _row(one: Question, word: str | None, answer: str) -> dict[str, Any]:
+    fault = float(word != one.label)
+    return {"id": one.id, "image": one.image, "label": one.label, "said": word, "answer": answer, "fault": fault}
 
 
 _YES_OR_NO = re.compile(r"\b(yes|no|not)\b|n't\b", re.IGNORECASE)

@@ -2,14 +2,14 @@
 which intervals and paired tests follow."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from vlm_jax.errors import InputError
-from vlm_jax.evals.bootstrap import Statistic, interval, swap_p_value
+from vlm_jax.evals.bootstrap import Statistic, interval_of, resampled, swap_p_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +32,27 @@ class Tally:
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """95 % bootstrap intervals over units."""
-        return {name: interval(self.counts, statistic) for name, statistic in self.figures.items()}
+        sums = resampled(self.counts)
+        return {name: interval_of(sums, statistic) for name, statistic in self.figures.items()}
 
     def report(self) -> dict[str, Any]:
         """:meth:`values`, and :meth:`intervals` under ``NAME_interval``."""
         return self.values() | {f"{name}_interval": found for name, found in self.intervals().items()}
+
+
+class Rows(Sequence[dict[str, Any]]):
+    """Rows that are made when they are looked at: of a million samples they would take hundreds of megabytes."""
+
+    def __init__(self, count: int, make: Callable[[int], dict[str, Any]]):
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, place: Any) -> Any:
+        if not 0 <= place < self._count:
+            raise IndexError(place)
+        return self._make(place)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +72,7 @@ class Scored:
     """
 
     metrics: dict[str, float | int]
-    per_sample: list[dict[str, Any]]
+    per_sample: Sequence[dict[str, Any]]
     unparsed: int
     tally: Tally
     tables: dict[str, dict[str, dict[str, float | int]]] = dataclasses.field(default_factory=dict)
@@ -85,7 +101,7 @@ def compare(before: Tally, after: Tally) -> dict[str, dict[str, Any]]:
         one, two = set(before.units), set(after.units)
         found = f"answers about {len(one - two)} other images or questions, and none about {len(two - one)}"
         raise InputError(found, "two models' answers to the same questions")
-    both, width = np.concatenate([before.counts, after.counts], 1), before.counts.shape[1]
+    sums, width = resampled(np.concatenate([before.counts, after.counts], 1)), before.counts.shape[1]
     found = {}
     for name, statistic in before.figures.items():
         if name not in after.figures:
@@ -99,7 +115,7 @@ def compare(before: Tally, after: Tally) -> dict[str, dict[str, Any]]:
             "before": one,
             "after": two,
             "difference": two - one,
-            "interval": interval(both, change),
+            "interval": interval_of(sums, change),
             "p_value": swap_p_value(before.counts, after.counts, statistic),
         }
     return found

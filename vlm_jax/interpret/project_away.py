@@ -1,4 +1,4 @@
-"""ProjectAway (Jiang et al. 2024, section 5): take the directions of objects out of the states of image positions."""
+"""ProjectAway (Jiang et al. 2024): take the directions of objects out of the states of image positions."""
 
 import jax
 import jax.numpy as jnp

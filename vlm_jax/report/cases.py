@@ -1,6 +1,7 @@
 """A benchmark's result as one HTML file: its figures, its tables, and the worst answers with their pictures."""
 
 import base64
+import heapq
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,8 @@ def write_cases(
         samples: Rows of the samples; those with the largest ``fault`` are shown, equal ones in their order.
         images: Id of a sample -> its picture; one that is not there is left out.
     """
-    worst = sorted((row for row in samples if row.get("fault", 0) > 0), key=lambda row: -row["fault"])[:_CASES]
+    faults = [row.get("fault", 0.0) for row in samples]
+    worst = [samples[place] for place in heapq.nsmallest(_CASES, range(len(faults)), key=lambda i: -faults[i])]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vlm_jax", "report"),
         autoescape=True,
@@ -49,8 +51,8 @@ def write_cases(
     environment.filters.update(written=written, p_value=p_value)
     page = environment.get_template("cases.html").render(
         result=result,
-        cases=[_case(row, images) for row in worst],
-        faulty=sum(row.get("fault", 0) > 0 for row in samples),
+        cases=[_case(row, images) for row in worst if row.get("fault", 0.0) > 0],
+        faulty=sum(fault > 0 for fault in faults),
     )
     write_bytes(path, page.encode())
 
