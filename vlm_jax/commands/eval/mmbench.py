@@ -70,8 +70,9 @@ def run(options: Options) -> None:
         files = [folder and folder / f"{one.image}.jpg" for one in asked]
         return [Ask(str(one.index), mmbench_files.prompt(one), file) for one, file in zip(asked, files, strict=True)]
 
-    images = options.answering.images or options.output.with_suffix(".images")
-    options = dataclasses.replace(options, answering=dataclasses.replace(options.answering, images=images))
+    if options.answering.checkpoint is not None and options.answering.images is None:
+        images = options.output.with_suffix(".images")
+        options = dataclasses.replace(options, answering=dataclasses.replace(options.answering, images=images))
     # Once answered, the answers are a file like any other.
     answers = answers_of(options, asks)
     if options.submission is not None:
