@@ -11,7 +11,8 @@ from vlm_jax.versions import versions
 
 def result_of(benchmark: str, mode: str, scored: Scored, against: Scored | None = None) -> dict[str, Any]:
     """``metrics``, ``mode``, ``n``, ``unparsed`` and ``versions``; ``intervals`` (95 %, bootstrap), ``tables``,
-    ``baselines`` and ``remarks`` where there are any; ``comparison`` with another model's answers.
+    ``baselines`` and ``remarks`` where there are any; ``judge`` where one judged; ``comparison`` with another model's
+    answers.
 
     Raises:
         ValueError: The other answers are to other questions.
@@ -28,6 +29,8 @@ def result_of(benchmark: str, mode: str, scored: Scored, against: Scored | None 
         "remarks": list(scored.remarks),
         "versions": versions(),
     }
+    if scored.judge:
+        found["judge"] = scored.judge
     if against is not None:
         found["comparison"] = compare(against.tally, scored.tally)
     return found

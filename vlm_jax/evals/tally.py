@@ -50,6 +50,7 @@ class Scored:
         tables: Title -> row -> column -> figure: per type, per category.
         baselines: What constant answers would score, in ``metrics``' names.
         remarks: What a reader has to know of this variant.
+        judge: Who judged, where a judge did, and what it took.
     """
 
     metrics: dict[str, float | int]
@@ -59,6 +60,7 @@ class Scored:
     tables: dict[str, dict[str, dict[str, float | int]]] = dataclasses.field(default_factory=dict)
     baselines: dict[str, dict[str, float | int]] = dataclasses.field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    judge: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def unit_counts(units: Iterable[str], rows: Float[np.ndarray, "m k"]) -> tuple[list[str], Float[np.ndarray, "n k"]]:
