@@ -8,14 +8,15 @@ import numpy as np
 
 from vlm_jax.commands import annotate, reward
 from vlm_jax.commands import scenes as drawing
-from vlm_jax.files import read_json_list, write_json
+from vlm_jax.data.rows import read_rows
+from vlm_jax.files import write_json
 from vlm_jax.scenes.files import prompt_question, read_scenes
 from vlm_jax.scenes.preferences import annotate as prefer
-from vlm_jax.scenes.world import Dials, Scene
+from vlm_jax.scenes.world import Dials, Scene, present_kinds
 
 # Who never slips and does not care for length; the planted taste is the only thing that the arms differ in.
 CLEAN = Dials(annotator_flip=0.0, annotator_length_taste=0.0)
-HELD_OUT = "held_out.json"
+HELD_OUT, OBJECTS = "held_out.json", "objects.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +49,13 @@ def prepare(setting: Setting, out: Path) -> Path:
     sizes = {"train": 0, "preference": setting.pairs, "prompts": 0, "validation": 0, "test": 0}
     drawing.run(drawing.Options(out=world, seed=setting.seed, dials=CLEAN, **sizes))
     annotate.run(annotate.Options(checkpoint="tiny", world=world, seed=setting.seed))
-    rows = read_json_list(world / "preferences.json")
+    rows = [row.values for row in read_rows(world / "preferences.json")]
     scenes = read_scenes(world)
     for arm, taste in setting.tastes.items():
         write_json(world / f"{arm}.json", [relabelled(row, scenes[row["image"]], taste) for row in rows])
     true = [relabelled(row, scenes[row["image"]], 0.0) for row in rows[-setting.held_out :]]
     write_json(world / HELD_OUT, [row for row in true if decided(row, scenes[row["image"]])])
+    write_json(world / OBJECTS, {name: present_kinds(scene) for name, scene in scenes.items()})
     return world
 
 

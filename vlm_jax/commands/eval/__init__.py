@@ -6,6 +6,7 @@ BENCHMARKS = {
     "chair": "objects that captions name and images do not have",
     "mmhal": "open questions whose answers a judge rates from 0 to 6",
     "llava-bench": "open questions whose answers a judge scores beside GPT-4's, COCO and in the wild",
+    "judge-bias": "what moves the verdicts of a judge or reward model that should not: CALM's biases",
     "chair-objects": "the objects of COCO's images, from its instances and captions, for chair and pope-questions",
     "pope-questions": "POPE's questions (random, popular, adversarial) from any annotation of objects",
     "vqa": "VQA-v2's open questions, against ten annotators, three ways to compare the answers",

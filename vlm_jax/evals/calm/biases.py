@@ -196,13 +196,12 @@ BIASES: Mapping[str, Bias] = {
     "refinement_aware": Bias(refinement_aware, in_prompt=True, attributes=True),
 }
 UNGROUNDED = "ungrounded_detail"
-NAMES = (*BIASES, UNGROUNDED)
 
 
 def chosen(names: Sequence[str], objects: Objects | None) -> dict[str, Bias]:
-    """The biases of these names; ungrounded detail only where the objects are known."""
+    """The biases of these names, of no names all; ungrounded detail only where the objects are known."""
     known = dict(BIASES) if objects is None else {**BIASES, UNGROUNDED: Bias(ungrounded_detail(objects))}
-    return {name: known[name] for name in names if name in known}
+    return {name: bias for name, bias in known.items() if name in (names or known)}
 
 
 def drawn_side(trial: Trial, seed: int) -> int:

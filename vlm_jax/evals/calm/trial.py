@@ -24,8 +24,8 @@ class Trial:
         answers: To the question.
         gold: Index of the better answer; None where nobody knows.
         facts: Captions of the image, for reward models that read them.
-        notes: A sentence about each answer, or nothing. A judge's prompt has it beside the answer; a reward model, which
-            has no prompt to put it into, reads it at the answer's end.
+        notes: A sentence about each answer, or nothing. A judge's prompt has it beside the answer; a reward model,
+            which has no prompt to put it into, reads it at the answer's end.
         reasoned: Whether the judge is told to reason before its verdict.
     """
 
