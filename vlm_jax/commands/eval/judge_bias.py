@@ -182,7 +182,8 @@ def _scored(
 
 
 def _judged(options: Options, trials: "Sequence[Trial]", biases: "Mapping[str, Bias]") -> "Scored":
-    from vlm_jax.evals.calm.generative import JudgeComparer
+    from vlm_jax.evals.calm.generative import WORDING, JudgeComparer
+    from vlm_jax.evals.judges.cache import sha256
     from vlm_jax.evals.judges.interface import priced, totals
 
     judging = options.judging
@@ -195,7 +196,13 @@ def _judged(options: Options, trials: "Sequence[Trial]", biases: "Mapping[str, B
     said = priced([*compare.judgements, *again.judgements], judging.judge_prices)
     # A file of judgements says the same every time.
     remarks = ("CR is of replayed judgements, which repeat themselves",) if judging.judge.startswith("replay:") else ()
-    return dataclasses.replace(scored, judge={**judges[0].identity, **totals(said)}, remarks=remarks)
+    told = {
+        "temperature": limits[0],
+        "max_tokens": limits[1],
+        "sees_image": limits[2],
+        "wording_sha256": sha256(WORDING),
+    }
+    return dataclasses.replace(scored, judge={**judges[0].identity, **told, **totals(said)}, remarks=remarks)
 
 
 def _open(options: Options, cache: Path) -> Any:
@@ -217,8 +224,7 @@ def _measured(
     from vlm_jax.evals.calm import measure
     from vlm_jax.train.log import Meter
 
-    rules = {"always the first": measure.first, "the longer answer": measure.longer}
-    baselines = {name: measure.put(trials, biases, rule, rule, options.seed) for name, rule in rules.items()}
+    ruled = measure.put(trials, biases, measure.longer, measure.longer, options.seed)
     with Meter("verdicts", (len(biases) + 2) * len(trials)) as meter:
         found = measure.put(trials, biases, compare, again, options.seed, meter.update)
-    return measure.score(trials, biases, found, options.seed, cannot, baselines)
+    return measure.score(trials, biases, found, options.seed, cannot, {"the longer answer": ruled})

@@ -14,6 +14,8 @@ _REASONED = (
     "First think it through step by step: write down what is right and wrong in each answer. Then end with one line:"
 )
 _VERDICT = "Verdict: A\n\n(or Verdict: B, or Verdict: tie)."
+# What every prompt of ours has in it.
+WORDING = (SYSTEM, _TASK, _DIRECT, _REASONED, _VERDICT)
 _LINE = re.compile(
     r"^[ \t*_#>]*verdict[ \t*_]*:[ \t*_]*(?:answer[ \t]+)?(a|b|tie)[ \t*_.]*$", re.IGNORECASE | re.MULTILINE
 )

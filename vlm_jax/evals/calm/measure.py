@@ -33,11 +33,6 @@ def longer(trials: Sequence[Trial]) -> list[Verdict | None]:
     return [_longer(trial) for trial in trials]
 
 
-def first(trials: Sequence[Trial]) -> list[Verdict | None]:
-    """A comparer that only knows where an answer stands."""
-    return ["first"] * len(trials)
-
-
 def _longer(trial: Trial) -> Verdict:
     one, two = (len(f"{answer} {note}".split()) for answer, note in zip(trial.answers, trial.notes, strict=True))
     return "tie" if one == two else PLACES[two > one]
