@@ -4,7 +4,7 @@
 
 Every seed draws its own world and pairs, labels them by annotators without and with a taste for length, trains a reward
 model on each and puts both to ``vlm-jax eval judge-bias`` on pairs that neither was trained on. Finished parts are
-kept, so the same command goes on where a stopped one left off. Settings were looked at on seed 0, which is not reported.
+kept, so the same command goes on where a stopped one left off. Settings were tried on seed 0, which is not reported.
 """
 
 import dataclasses
