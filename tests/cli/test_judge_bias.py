@@ -80,6 +80,12 @@ def test_a_reward_model_is_shown_what_it_was_trained_with(arguments, adapter, tm
     assert "what the reward model was trained with" in capsys.readouterr().err
 
 
+def test_objects_of_other_images(arguments, capsys):
+    with pytest.raises(SystemExit):
+        main([*arguments, "--image-name", "COCO_{}"])
+    assert "none of the pairs' images among those such as COCO_test_" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("facts", [False, True])
 def test_scores_are_those_of_training(facts, pairs, world, checkpoint, adapter):
     captions = read_captions(world / "image_to_caption.json") if facts else None

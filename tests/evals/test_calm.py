@@ -320,6 +320,17 @@ def test_a_judge_behind_a_url(pairs, tmp_path):
     assert rows[0]["verdicts"] == {"clean": "first", "again": "second", "position": "first"}
 
 
+def test_a_checkpoint_as_the_judge(pairs, tmp_path):
+    """The tiny one has never seen such a prompt: nothing can be read, and that is counted."""
+    out = tmp_path / "out.json"
+    judge = ["--judge", "checkpoint:tiny", "--judge-max-tokens", "2", "--judge-batch-size", "2"]
+    main(["eval", "judge-bias", *pairs, *judge, "--biases", "position", "--output", str(out)])
+    result = json.loads(out.read_text())
+    assert result["unparsed"] == 6
+    assert result["metrics"] == {}
+    assert result["remarks"] == ["CR is 1 by construction: this judge repeats itself"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

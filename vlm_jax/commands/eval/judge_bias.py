@@ -20,7 +20,7 @@ import tyro
 
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.eval.judging import Judging
-from vlm_jax.commands.reward import RewardView
+from vlm_jax.commands.reward import RewardView, check_view, evaluation_turn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,13 +100,16 @@ def run(options: Options) -> None:
     require_positive(options, "limit", "max_length", "batch_size")
     objects = _objects(options)
     trials = read_trials(options)
+    _check_images(options, trials, objects)
     biases = chosen(options.biases, objects)
     other = None
     if options.reward is None:
         scored = _judged(options, trials, biases)
     else:
-        comparers = _reward_models(options)
-        scored, *others = [_scored(options, trials, biases, one) for one in comparers]
+        adapters = [one for one in (options.reward, options.against) if one is not None]
+        for adapter in adapters:
+            check_view(options.view, adapter)
+        scored, *others = [_scored(options, trials, biases, adapter) for adapter in adapters]
         other = others[0] if others else None
     result = result_of("CALM", "reward" if options.reward else "judge", scored, other)
     write_result(options.output, result, scored.per_sample)
@@ -138,6 +141,14 @@ def _objects(options: Options) -> "Objects | None":
     return {image_file(options.image_name, image): objects for image, objects in found.items()}
 
 
+def _check_images(options: Options, trials: "Sequence[Trial]", objects: "Objects | None") -> None:
+    from vlm_jax.errors import InputError
+
+    if objects is not None and not any(trial.image and trial.image.name in objects for trial in trials):
+        found = f"none of the pairs' images among those such as {next(iter(objects))} (--image-name)"
+        raise InputError(found, "the objects of the pairs' images", file=str(options.objects))
+
+
 def read_trials(options: Options) -> "list[Trial]":
     """The file's pairs, with facts where the reward model reads them."""
     from vlm_jax.data.sources import read_captions, read_preferences
@@ -149,25 +160,9 @@ def read_trials(options: Options) -> "list[Trial]":
     return trials if options.gold else [dataclasses.replace(trial, gold=None) for trial in trials]
 
 
-def _reward_models(options: Options) -> "list[RewardComparer]":
-    from vlm_jax.checkpoints.opening import open_model, open_role
-    from vlm_jax.commands.reward import check_view, evaluation_turn
-    from vlm_jax.evals.calm.reward_model import RewardComparer
-
-    made = []
-    for adapter in filter(None, (options.reward, options.against)):
-        check_view(options.view, adapter)
-        model = open_model(options.checkpoint, options.mesh, adapter=adapter)
-        role = open_role(model, adapter)
-        turn = evaluation_turn(options.view.reward_prompt)
-        size, batch = options.max_length, options.batch_size
-        made.append(RewardComparer(model, role, turn, options.view.resolution, size, batch))
-    return made
-
-
-def _scored(
-    options: Options, trials: "Sequence[Trial]", biases: "Mapping[str, Bias]", comparer: "RewardComparer"
-) -> "Scored":
+def _scored(options: Options, trials: "Sequence[Trial]", biases: "Mapping[str, Bias]", adapter: Path) -> "Scored":
+    """Of one reward model, which is let go of afterwards: two bases at a time may be too many."""
+    comparer = _reward_model(options, adapter)
     can, cannot = {}, []
     for name, bias in biases.items():
         if bias.in_prompt:
@@ -181,6 +176,16 @@ def _scored(
     return scored
 
 
+def _reward_model(options: Options, adapter: Path) -> "RewardComparer":
+    from vlm_jax.checkpoints.opening import open_model, open_role
+    from vlm_jax.evals.calm.reward_model import RewardComparer
+
+    model = open_model(options.checkpoint, options.mesh, adapter=adapter)
+    turn = evaluation_turn(options.view.reward_prompt)
+    size, batch = options.max_length, options.batch_size
+    return RewardComparer(model, open_role(model, adapter), turn, options.view.resolution, size, batch)
+
+
 def _judged(options: Options, trials: "Sequence[Trial]", biases: "Mapping[str, Bias]") -> "Scored":
     from vlm_jax.evals.calm.generative import WORDING, JudgeComparer
     from vlm_jax.evals.judges.cache import sha256
@@ -189,20 +194,22 @@ def _judged(options: Options, trials: "Sequence[Trial]", biases: "Mapping[str, B
     judging = options.judging
     limits = judging.judge_temperature or 0.0, judging.judge_max_tokens, judging.judge_image
     cache = judging.judge_cache or options.output.with_suffix(".judgements")
-    # The second time is another question, which the first one's kept answers must not settle.
-    judges = [_open(options, folder) for folder in (cache, cache / "again")]
-    compare, again = (JudgeComparer(judge, *limits) for judge in judges)
+    judge = _open(options, cache)
+    # What is seeded or replayed says the same every time. To others the second time is another question, which the
+    # kept answers to the first must not settle.
+    repeats = judging.judge.startswith(("replay:", "checkpoint:"))
+    compare = JudgeComparer(judge, *limits)
+    again = JudgeComparer(judge if repeats else _open(options, cache / "again"), *limits)
     scored = _measured(options, trials, biases, compare, again, [])
     said = priced([*compare.judgements, *again.judgements], judging.judge_prices)
-    # A file of judgements says the same every time.
-    remarks = ("CR is of replayed judgements, which repeat themselves",) if judging.judge.startswith("replay:") else ()
+    remarks = ("CR is 1 by construction: this judge repeats itself",) if repeats else ()
     told = {
         "temperature": limits[0],
         "max_tokens": limits[1],
         "sees_image": limits[2],
         "wording_sha256": sha256(WORDING),
     }
-    return dataclasses.replace(scored, judge={**judges[0].identity, **told, **totals(said)}, remarks=remarks)
+    return dataclasses.replace(scored, judge={**judge.identity, **told, **totals(said)}, remarks=remarks)
 
 
 def _open(options: Options, cache: Path) -> Any:
