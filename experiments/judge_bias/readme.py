@@ -86,7 +86,8 @@ def _over_seeds(values: list[float]) -> str:
 def write_readme(folder: Path) -> None:
     """Fill in the generated parts of README.md."""
     results, readme = load(folder), folder / "README.md"
-    replace_between(readme, "verbosity", seed_table(results, "rr_verbosity"))
+    for measure in ("rr_verbosity", "toward_verbosity", "accuracy_verbosity"):
+        replace_between(readme, measure, seed_table(results, measure))
     replace_between(readme, "biases", bias_table(results))
     replace_between(readme, "beside", other_table(results))
 
