@@ -75,7 +75,7 @@ class Scored:
     per_sample: Sequence[dict[str, Any]]
     unparsed: int
     tally: Tally
-    tables: dict[str, dict[str, dict[str, float | int]]] = dataclasses.field(default_factory=dict)
+    tables: dict[str, dict[str, dict[str, float | int | str | None]]] = dataclasses.field(default_factory=dict)
     baselines: dict[str, dict[str, float | int]] = dataclasses.field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     judge: dict[str, Any] = dataclasses.field(default_factory=dict)

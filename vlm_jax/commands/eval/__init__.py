@@ -12,6 +12,7 @@ BENCHMARKS = {
     "vqa": "VQA-v2's open questions, against ten annotators, three ways to compare the answers",
     "aokvqa": "A-OKVQA's choices and direct answers",
     "mmbench": "MMBench's options, rotated or not, two ways to read the answers",
+    "judge-bias": "what moves the verdicts of a judge or reward model that should not: CALM's biases",
     "chair-objects": "the objects of COCO's images, from its instances and captions, for chair and pope-questions",
     "pope-questions": "POPE's questions (random, popular, adversarial) from any annotation of objects",
 }
