@@ -319,6 +319,44 @@ def test_an_index_that_disagrees_with_its_files(tmp_path):
     index.write_text(json.dumps({"weight_map": dict.fromkeys([*names, "lost.weight"], "one.safetensors")}))
     with pytest.raises(InputError, match=r"1 tensors that are not where it says: lost.weight in one.safetensors"):
         open_source(tmp_path / "hf")
+    *named, left_out = sorted(names)
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(named, "one.safetensors")}))
+    with pytest.raises(InputError, match=rf"1 tensors that it leaves out: {re.escape(left_out)} in one.safetensors"):
+        open_source(tmp_path / "hf")
+
+
+def test_an_index_may_leave_out_computed_buffers(tmp_path):
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    tensors = load_file(tmp_path / "hf/model.safetensors")
+    (tmp_path / "hf/model.safetensors").unlink()
+    old = {"language_model.model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32)}
+    save_file({**tensors, **old}, tmp_path / "hf/one.safetensors")
+    index = {"weight_map": dict.fromkeys(tensors, "one.safetensors")}
+    (tmp_path / "hf/model.safetensors.index.json").write_text(json.dumps(index))
+    assert len(open_source(tmp_path / "hf").slots) == len(tensors)
+
+
+@pytest.mark.parametrize("file", ["../hf/model.safetensors", "/model.safetensors", "", "..", "a\0b"])
+def test_an_index_that_leaves_its_folder(file, tmp_path):
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    names = load_file(tmp_path / "hf/model.safetensors")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/config.json").write_text((tmp_path / "hf/config.json").read_text())
+    index = tmp_path / "other/model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(names, file)}))
+    with pytest.raises(InputError, match=r"index.json: found files \[.*\]; expected files of this folder"):
+        open_source(tmp_path / "other")
+
+
+def test_whole_weights_beside_an_index(tmp_path):
+    """transformers reads the whole file, whatever the index says."""
+    torch_llava(CONFIG).save_pretrained(tmp_path / "hf")
+    names = load_file(tmp_path / "hf/model.safetensors")
+    save_file({name: 0 * tensor for name, tensor in names.items()}, tmp_path / "hf/old.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "old.safetensors")}
+    (tmp_path / "hf/model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"hf: found model.safetensors and model.safetensors.index.json; expected one"):
+        open_source(tmp_path / "hf")
 
 
 def test_a_config_that_contradicts_the_tensors_leaves_nothing(tmp_path, monkeypatch):
