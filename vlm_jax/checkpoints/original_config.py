@@ -48,7 +48,7 @@ def vision_of(raw: dict[str, Any], folder: Path | None, file: Path) -> VisionCon
 
 
 def parse_original_config(
-    raw: dict[str, Any], file: Path, vision: VisionConfig, added: dict[str, int], two_matrices: bool
+    raw: dict[str, Any], file: Path, vision: VisionConfig, added: dict[str, Any], two_matrices: bool
 ) -> LlavaConfig:
     """A config from the contents of an original config.json.
 
@@ -77,6 +77,12 @@ def parse_original_config(
     if odd:
         raise InputError("; ".join(odd), "an original LLaVA of CLIP and LLaMA", file=str(file))
     language = parse_language(raw)
+    rows = language.vocab_size
+    # The image's own id is never looked up: it may be the first one beyond the table.
+    limits = {"<im_patch>": rows} | (dict.fromkeys(_ENDS, rows - 1) if ends else {})
+    if odd := [f"{name} {added[name]!r}" for name, last in limits.items() if not _is_id(added.get(name, 0), last)]:
+        found, wanted = f"{', '.join(odd)} in added_tokens.json", f"ids of a table of {rows} rows"
+        raise InputError(found, wanted, file=str(file))
     return LlavaConfig(
         vision=vision,
         language=language,
@@ -85,6 +91,10 @@ def parse_original_config(
         image_ends=tuple(ends) if ends else None,
         **special_ids(raw),
     )
+
+
+def _is_id(value: Any, last: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= last
 
 
 def original_json(config: LlavaConfig, rows: int, vision_tower: str, dtype: str) -> dict[str, Any]:
