@@ -454,6 +454,26 @@ def test_tables_that_were_trained_beside_an_adapter_are_taken_whole(tmp_path):
     np.testing.assert_array_equal(np.asarray(language["head"]["kernel"]).T, trained["lm_head.weight"])
 
 
+def test_a_tower_that_is_not_the_named_one(tmp_path):
+    (tmp_path / "original").mkdir()
+    model = torch_llava(CONFIG)
+    torch.save(original_tensors(model, CONFIG), tmp_path / "original/pytorch_model.bin")
+    write_tower(tmp_path / "clip", model, "")
+    named = original_config(CONFIG, mm_vision_tower="openai/clip-vit-large-patch14-336/")
+    (tmp_path / "original/config.json").write_text(json.dumps(named))
+    wanted = "expected the tower openai/clip-vit-large-patch14-336/ that the model names"
+    with pytest.raises(InputError, match=f"clip/config.json: found image_size 28 instead of 336; .*{wanted}"):
+        open_source(tmp_path / "original", vision=tmp_path / "clip")
+
+
+@pytest.mark.parametrize("section", [None, [], "x"])
+def test_a_tower_without_a_config(section, tmp_path):
+    original_with_ends(tmp_path, torch_llava(CONFIG))
+    (tmp_path / "clip/config.json").write_text(json.dumps({"vision_config": section}))
+    with pytest.raises(InputError, match=re.escape(f"found vision_config {section!r}; expected a CLIP")):
+        open_source(tmp_path / "original", vision=tmp_path / "clip")
+
+
 def test_a_tower_inside_goes_before_one_beside(tmp_path):
     model, other = torch_llava(CONFIG), torch_llava(CONFIG)
     with torch.no_grad():

@@ -29,22 +29,40 @@ def vision_of(raw: dict[str, Any], folder: Path | None, file: Path) -> VisionCon
     """The tower's shapes: from the folder of a CLIP, else from the name under ``mm_vision_tower``.
 
     Raises:
-        InputError: The folder holds no CLIP, or the name is not one of OpenAI's ViT-L/14.
+        InputError: The folder holds no CLIP, or another than the name says, or the name is not one of OpenAI's
+            ViT-L/14.
     """
     layer = raw.get("mm_vision_select_layer", -2)
     if not isinstance(layer, int) or layer >= 0:
         raise InputError(f"mm_vision_select_layer {layer!r}", "a number below 0", file=str(file))
     if folder is not None:
-        tower = read_json(folder / "config.json")
-        tower = tower.get("vision_config", tower)
-        if odd := unlike(tower, "vision_config") + odd_numbers(tower, "vision_config"):
-            raise InputError("; ".join(odd), "a CLIP vision tower", file=str(folder / "config.json"))
-        return parse_vision(tower, layer)
-    name = str(raw.get("mm_vision_tower")).rstrip("/").rpartition("/")[2]
+        return _given_vision(raw, folder, layer)
+    name = _tower_name(raw)
     if name not in CLIP_PRESETS:
         found = f"mm_vision_tower {raw.get('mm_vision_tower')!r}"
         raise InputError(found, "a CLIP whose shapes are known, or --vision with its folder", file=str(file))
     return dataclasses.replace(CLIP_PRESETS[name].vision, feature_layer=layer)
+
+
+def _tower_name(raw: dict[str, Any]) -> str:
+    return str(raw.get("mm_vision_tower")).rstrip("/").rpartition("/")[2]
+
+
+def _given_vision(raw: dict[str, Any], folder: Path, layer: int) -> VisionConfig:
+    """Of a CLIP's folder, which has to be the named one where that one's shapes are known."""
+    tower, file = read_json(folder / "config.json"), str(folder / "config.json")
+    tower = tower.get("vision_config", tower)
+    if not isinstance(tower, dict):
+        raise InputError(f"vision_config {tower!r}", "a CLIP vision tower", file=file)
+    if odd := unlike(tower, "vision_config") + odd_numbers(tower, "vision_config"):
+        raise InputError("; ".join(odd), "a CLIP vision tower", file=file)
+    given = parse_vision(tower, layer)
+    if (preset := CLIP_PRESETS.get(_tower_name(raw))) is None:
+        return given
+    known = dataclasses.asdict(dataclasses.replace(preset.vision, feature_layer=layer))
+    if odd := [f"{key} {value} instead of {known[key]}" for key, value in vars(given).items() if value != known[key]]:
+        raise InputError("; ".join(odd), f"the tower {raw['mm_vision_tower']} that the model names", file=file)
+    return given
 
 
 def parse_original_config(
