@@ -651,3 +651,22 @@ def test_numbers_that_are_none(key, value, tmp_path):
     write_tower(tmp_path / "clip", torch_llava(CONFIG), "")
     with pytest.raises(InputError, match=f"found {key} {value!r}"):
         open_source(tmp_path, vision=tmp_path / "clip")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("eos_token_id", [2, 3]), ("rope_theta", None), ("rope_theta", "x"), ("rope_scaling", "linear")]
+)
+def test_an_original_config_that_is_not_computed(key, value, tmp_path):
+    original_with_ends(tmp_path, torch_llava(CONFIG))
+    path = tmp_path / "original/config.json"
+    path.write_text(json.dumps({**read_json(path), key: value}))
+    with pytest.raises(InputError, match=rf"config\.json: found {key} {re.escape(repr(value))}"):
+        open_source(tmp_path / "original", vision=tmp_path / "clip")
+
+
+def test_a_layer_that_the_named_tower_has_not(tmp_path):
+    named = original_config(CONFIG, mm_vision_tower="openai/clip-vit-large-patch14", mm_vision_select_layer=-26)
+    (tmp_path / "config.json").write_text(json.dumps(named))
+    save_file({"x": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"config\.json: found vision feature layer -26 of 24 layers"):
+        open_source(tmp_path)

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.checkpoints.hf_config import (
+    id_obstacles,
+    is_id,
     language_json,
     language_obstacles,
     odd_numbers,
@@ -12,6 +14,7 @@ from vlm_jax.checkpoints.hf_config import (
     parse_vision,
     special_ids,
     unlike,
+    vision_obstacles,
 )
 from vlm_jax.config import CLIP_PRESETS, LlavaConfig, VisionConfig
 from vlm_jax.errors import InputError
@@ -41,7 +44,10 @@ def vision_of(raw: dict[str, Any], folder: Path | None, file: Path) -> VisionCon
     if name not in CLIP_PRESETS:
         found = f"mm_vision_tower {raw.get('mm_vision_tower')!r}"
         raise InputError(found, "a CLIP whose shapes are known, or --vision with its folder", file=str(file))
-    return dataclasses.replace(CLIP_PRESETS[name].vision, feature_layer=layer)
+    named = dataclasses.replace(CLIP_PRESETS[name].vision, feature_layer=layer)
+    if odd := vision_obstacles(named):
+        raise InputError("; ".join(odd), "a layer of the tower", file=str(file))
+    return named
 
 
 def _tower_name(raw: dict[str, Any]) -> str:
@@ -54,7 +60,8 @@ def _given_vision(raw: dict[str, Any], folder: Path, layer: int) -> VisionConfig
     tower = tower.get("vision_config", tower)
     if not isinstance(tower, dict):
         raise InputError(f"vision_config {tower!r}", "a CLIP vision tower", file=file)
-    if odd := unlike(tower, "vision_config") + odd_numbers(tower, "vision_config"):
+    odd = unlike(tower, "vision_config") + odd_numbers(tower, "vision_config")
+    if odd := odd or vision_obstacles(parse_vision(tower, layer)):
         raise InputError("; ".join(odd), "a CLIP vision tower", file=file)
     given = parse_vision(tower, layer)
     if (preset := CLIP_PRESETS.get(_tower_name(raw))) is None:
@@ -81,7 +88,7 @@ def parse_original_config(
         InputError: The model computes something else; names every such key.
     """
     odd = [f"{key} {raw[key]!r} instead of {value!r}" for key, value in _FIXED.items() if raw.get(key, value) != value]
-    odd += odd_numbers(raw, "text_config") or language_obstacles(raw)
+    odd += odd_numbers(raw, "text_config") or language_obstacles(raw) + id_obstacles(raw)
     if raw.get("model_type") not in _MODEL_TYPES:
         odd.append(f"model_type {raw.get('model_type')!r} instead of {' or '.join(_MODEL_TYPES)}")
     projector = "mlp" if two_matrices else "linear"
@@ -97,8 +104,8 @@ def parse_original_config(
     language = parse_language(raw)
     rows = language.vocab_size
     # The image's own id is never looked up: it may be the first one beyond the table.
-    limits = {"<im_patch>": rows} | (dict.fromkeys(_ENDS, rows - 1) if ends else {})
-    if odd := [f"{name} {added[name]!r}" for name, last in limits.items() if not _is_id(added.get(name, 0), last)]:
+    limits = {"<im_patch>": rows + 1} | (dict.fromkeys(_ENDS, rows) if ends else {})
+    if odd := [f"{name} {added[name]!r}" for name, limit in limits.items() if not is_id(added.get(name, 0), limit)]:
         found, wanted = f"{', '.join(odd)} in added_tokens.json", f"ids of a table of {rows} rows"
         raise InputError(found, wanted, file=str(file))
     return LlavaConfig(
@@ -109,10 +116,6 @@ def parse_original_config(
         image_ends=tuple(ends) if ends else None,
         **special_ids(raw),
     )
-
-
-def _is_id(value: Any, last: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= last
 
 
 def original_json(config: LlavaConfig, rows: int, vision_tower: str, dtype: str) -> dict[str, Any]:
