@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,12 @@ def read_json(path: str | Path) -> dict[str, Any]:
         raise InputError(found, "a JSON object", file=file) from None
     except InputError as error:
         raise error.at(file) from None
+    except RecursionError:
+        raise InputError("JSON in too many levels", "a JSON object", file=file) from None
+    except ValueError:
+        # Python converts no more digits than this on its own.
+        found = f"a number of more than {sys.get_int_max_str_digits()} digits"
+        raise InputError(found, "a JSON object", file=file) from None
     if not isinstance(value, dict):
         raise InputError(f"a {type(value).__name__}", "a JSON object", file=file)
     return value

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import tracemalloc
 
@@ -256,3 +257,45 @@ def test_adapters_of_the_vision_tower_are_refused(trained, tmp_path):
     with pytest.raises(InputError, match=r"1 other tensors: .*vision_tower"):
         export_adapter(tmp_path / "x", tmp_path / "y", "hf")
     assert not (tmp_path / "y").exists()
+
+
+LAYER = "base_model.model.model.layers.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "found"),
+    [
+        (f"{LAYER}.mlp.up_proj.lora_B.weight", (41, 3), r"up_proj.lora_B.weight \[41, 3\] instead of \[40, 3\]"),
+        (f"{LAYER}.self_attn.o_proj.lora_B.weight", (48,), r"o_proj.lora_B.weight \[48\] instead of \[48, 3\]"),
+        (f"{LAYER}.self_attn.k_proj.lora_A.weight", (), r"k_proj.lora_A.weight \[\] instead of \[3, 48\]"),
+        (f"{LAYER}.self_attn.q_proj.lora_A.weight", (4, 48), r"q_proj.lora_A.weight \[4, 48\] instead of \[3, 48\]"),
+    ],
+)
+def test_an_adapter_of_odd_shapes_is_not_copied(name, shape, found, trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "x")
+    path = tmp_path / "x/adapter_model.safetensors"
+    tensors = load_file(path)
+    assert name in tensors
+    save_file({**tensors, name: np.zeros(shape, np.float32)}, path)
+    with pytest.raises(InputError, match=rf"adapter_model.safetensors: found 1 odd shapes: .*{found}; expected one"):
+        export_adapter(tmp_path / "x", tmp_path / "y", "llava")
+    assert not (tmp_path / "y").exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("lora_alpha", None), ("lora_alpha", "16"), ("r", [3]), ("r", True)])
+def test_an_adapter_without_rank_or_alpha_is_not_copied(key, value, trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "x")
+    path = tmp_path / "x/adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    wanted = rf"adapter_config.json: found .*{key} {re.escape(repr(value))}.*; expected two numbers above 0"
+    with pytest.raises(InputError, match=wanted):
+        export_adapter(tmp_path / "x", tmp_path / "y", "llava")
+
+
+@pytest.mark.parametrize("shape", [(2,), (), (1, 1)])
+def test_a_head_with_another_bias_is_not_copied(shape, trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "x")
+    path = tmp_path / "x/reward_head.safetensors"
+    save_file({**load_file(path), "bias": np.zeros(shape, np.float32)}, path)
+    with pytest.raises(InputError, match=r"reward_head.safetensors: found .*; expected weight \[1, d\] and bias \[1\]"):
+        export_adapter(tmp_path / "x", tmp_path / "y", "llava")

@@ -153,6 +153,27 @@ def test_missing_and_truncated_files_are_named(name, tmp_path):
         ("text_config", "head_dim", 16),
         ("text_config", "rope_parameters", {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
         ("vision_config", "hidden_act", "gelu"),
+        ("", "vision_feature_layer", True),
+        ("", "image_token_index", -5),
+        ("", "image_token_index", None),
+        ("", "image_token_index", "60"),
+        ("", "eos_token_id", [2, 3]),
+        ("", "pad_token_id", "0"),
+        ("text_config", "rope_parameters", "x"),
+        ("text_config", "rope_parameters", {"rope_type": "default", "rope_theta": None}),
+        ("text_config", "rope_parameters", {"rope_theta": "x"}),
+        ("text_config", "rope_scaling", [1]),
+        ("", "vlm_jax", "x"),
+        ("vlm_jax", "vocab_size", "61"),
+        ("vlm_jax", "vocab_size", True),
+        ("vlm_jax", "template", "nope"),
+        ("vlm_jax", "dtype", ["float32"]),
+        ("vlm_jax", "remat", None),
+        ("vlm_jax", "image_ends", [1]),
+        ("vlm_jax", "image_ends", [59, 61]),
+        ("vlm_jax", "lora", 3),
+        ("vlm_jax", "lora", {"foo": 1}),
+        ("vlm_jax", "lora", {"rank": [3]}),
     ],
 )
 def test_other_arithmetic_is_refused(part, key, value, tmp_path):
@@ -162,6 +183,41 @@ def test_other_arithmetic_is_refused(part, key, value, tmp_path):
     (tmp_path / "x/config.json").write_text(json.dumps(raw))
     with pytest.raises(InputError, match=r"config\.json: found .*" + ("rope" if "rope" in key else key)):
         load_llava(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "found"),
+    [
+        ("", "vision_feature_layer", -5, "vision feature layer -5 of 3 layers"),
+        ("", "vision_feature_layer", 4, "vision feature layer 4 of 3 layers"),
+        ("vision_config", "image_size", 30, "image_size 30 in patches of patch_size 7"),
+    ],
+)
+def test_towers_that_are_not_computed(part, key, value, found, tmp_path):
+    save_llava(tmp_path / "x", CONFIG, random_base(CONFIG), None)
+    raw = json.loads((tmp_path / "x/config.json").read_text())
+    (raw[part] if part else raw)[key] = value
+    (tmp_path / "x/config.json").write_text(json.dumps(raw))
+    with pytest.raises(InputError, match=rf"config\.json: found {found};"):
+        load_llava(tmp_path / "x")
+
+
+@pytest.mark.parametrize(("ids", "one"), [([7], 7), ([7, 61], 7)])
+def test_several_end_tokens_of_which_one_has_a_row(ids, one, tmp_path):
+    save_llava(tmp_path / "x", CONFIG, random_base(CONFIG), None)
+    raw = json.loads((tmp_path / "x/config.json").read_text())
+    (tmp_path / "x/config.json").write_text(json.dumps({**raw, "eos_token_id": ids}))
+    assert load_llava(tmp_path / "x")[0].eos_token_id == one
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [('{"a":' * 100_000, "JSON in too many levels"), (f'{{"a": {"9" * 5000}}}', "a number of more than 4300 digits")],
+)
+def test_json_that_python_does_not_read(text, found, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=rf"config\.json: found {found}; expected a JSON object"):
+        load_llava(tmp_path)
 
 
 def test_a_second_projector_matrix_is_not_dropped(tmp_path):

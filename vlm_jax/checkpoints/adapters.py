@@ -28,7 +28,15 @@ from vlm_jax.checkpoints.layouts import (
     slots,
     translated,
 )
-from vlm_jax.checkpoints.peft_files import CONFIG_FILE, WEIGHTS_FILE, adapter_folder, head_files, variants, weights_file
+from vlm_jax.checkpoints.peft_files import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    adapter_folder,
+    head_files,
+    rank_and_alpha,
+    variants,
+    weights_file,
+)
 from vlm_jax.checkpoints.tensor_files import TensorFile, open_file, save_tensors
 from vlm_jax.checkpoints.torch_files import TorchFile
 from vlm_jax.config import LlavaConfig, LoraConfig
@@ -96,11 +104,7 @@ def lora_config(folder: str | Path) -> LoraConfig:
         InputError: There is no adapter, or its config does not say them.
     """
     path = adapter_folder(Path(folder)) / CONFIG_FILE
-    raw = read_json(path)
-    rank, alpha = raw.get("r"), raw.get("lora_alpha")
-    if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1:
-        raise InputError(f"r {rank!r} and lora_alpha {alpha!r}", "two numbers above 0", file=str(path))
-    return LoraConfig(rank, float(alpha))
+    return LoraConfig(*rank_and_alpha(read_json(path), path))
 
 
 def _head_file(head: Head) -> str:

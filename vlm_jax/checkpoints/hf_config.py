@@ -6,6 +6,7 @@ under ``"vlm_jax"``.
 """
 
 import dataclasses
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ _PROJECTOR_ACT = {"mlp": "gelu", "linear": "linear"}
 _OWN_FIELDS = ("dtype", "remat", "template", "image_ends")
 
 
-def rope_theta(text: dict[str, Any]) -> float:
+def _rope_theta(text: dict[str, Any]) -> Any:
     """The base of the rotary frequencies, from 5.x's ``rope_parameters`` or from 4.x's ``rope_theta``."""
-    return float((text.get("rope_parameters") or text).get("rope_theta", 10000.0))
+    return (text.get("rope_parameters") or text).get("rope_theta", 10000.0)
 
 
 def _numbers(section: dict[str, Any], table: tuple[tuple[str, str, Any], ...]) -> dict[str, Any]:
@@ -68,18 +69,23 @@ def odd_numbers(section: dict[str, Any], part: str) -> list[str]:
     values = {key: (section.get(key, default), type(default)) for _, key, default in table}
     if part == "text_config" and section.get("num_key_value_heads") is not None:
         values["num_key_value_heads"] = section["num_key_value_heads"], int
-    return [
-        f"{key} {value!r}"
-        for key, (value, kind) in values.items()
-        if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float) or value <= 0
-    ]
+    return [f"{key} {value!r}" for key, (value, kind) in values.items() if not (_is_number(value, kind) and value > 0)]
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+
+
+def is_id(value: Any, rows: int) -> bool:
+    """Whether a value out of JSON is a token's id in a table of so many rows."""
+    return _is_number(value, int) and 0 <= value < rows
 
 
 def parse_language(text: dict[str, Any]) -> LanguageConfig:
     """A LLaMA's shapes from the keys of transformers' LlamaConfig."""
     fields = _numbers(text, _LANGUAGE)
     return LanguageConfig(
-        **fields, kv_heads=text.get("num_key_value_heads") or fields["heads"], rope_theta=rope_theta(text)
+        **fields, kv_heads=text.get("num_key_value_heads") or fields["heads"], rope_theta=float(_rope_theta(text))
     )
 
 
@@ -89,12 +95,41 @@ def parse_vision(vision: dict[str, Any], feature_layer: int) -> VisionConfig:
     return VisionConfig(**fields, feature_layer=feature_layer)
 
 
-def special_ids(*sections: dict[str, Any]) -> dict[str, int]:
-    """Those of our config's token ids that one of these objects gives; the first one decides."""
+_SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
+
+
+def special_ids(*sections: dict[str, Any]) -> dict[str, Any]:
+    """Those of our config's token ids that one of these objects gives; the first one decides.
+
+    Of a list it is the one id that the last section's table has a row for: an answer ends at one token here. Several
+    such ids stay a list (see :func:`id_obstacles`).
+    """
+    rows = sections[-1].get("vocab_size", 32000)
     found = {}
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+    for name in _SPECIAL:
         values = [section[name] for section in sections if section.get(name) is not None]
-        found |= {name: values[0]} if values else {}
+        found |= {name: _only(values[0], rows)} if values else {}
+    return found
+
+
+def _only(value: Any, rows: int) -> Any:
+    inside = [one for one in value if is_id(one, rows)] if isinstance(value, list) else []
+    return inside[0] if len(inside) == 1 else value
+
+
+def id_obstacles(*sections: dict[str, Any]) -> list[str]:
+    """Token ids, as :func:`special_ids` finds them, that are not one number."""
+    ids = special_ids(*sections)
+    return [f"{name} {value!r} instead of one number" for name, value in ids.items() if not _is_number(value, int)]
+
+
+def vision_obstacles(vision: VisionConfig) -> list[str]:
+    """What a tower's numbers ask for that the tower does not compute."""
+    found = []
+    if not -vision.layers - 1 <= vision.feature_layer <= vision.layers:
+        found.append(f"vision feature layer {vision.feature_layer} of {vision.layers} layers")
+    if vision.image_size % vision.patch_size:
+        found.append(f"image_size {vision.image_size} in patches of patch_size {vision.patch_size}")
     return found
 
 
@@ -109,10 +144,14 @@ def unlike(section: dict[str, Any], part: str) -> list[str]:
 
 def language_obstacles(text: dict[str, Any]) -> list[str]:
     """What a LLaMA's section asks for that the decoder does not compute."""
-    found = []
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    ropes = {key: text.get(key) for key in ("rope_parameters", "rope_scaling")}
+    if found := [f"{key} {value!r}" for key, value in ropes.items() if not isinstance(value, dict | None)]:
+        return found
+    rope = ropes["rope_parameters"] or ropes["rope_scaling"] or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default":
         found.append(f"text_config rope type {rope}")
+    if not (_is_number(theta := _rope_theta(text), float) and theta > 0):
+        found.append(f"rope_theta {theta!r}")
     head_width = text.get("hidden_size", 4096) // text.get("num_attention_heads", 32)
     if (text.get("head_dim") or head_width) != head_width:
         found.append(f"text_config.head_dim {text['head_dim']} instead of {head_width}")
@@ -129,11 +168,44 @@ def _obstacles(raw: dict[str, Any]) -> list[str]:
     if found:
         return found
     found = language_obstacles(raw["text_config"])
-    if not isinstance(raw.get("vision_feature_layer", -2), int):
-        found.append(f"vision_feature_layer {raw['vision_feature_layer']!r} instead of one number")
+    if not _is_number(layer := raw.get("vision_feature_layer", -2), int):
+        found.append(f"vision_feature_layer {layer!r} instead of one number")
+    else:
+        found += vision_obstacles(parse_vision(raw["vision_config"], layer))
+    found += id_obstacles(raw, raw["text_config"])
+    if not (_is_number(image := _image_token(raw), int) and image >= 0):
+        found.append(f"image_token_index {image!r}")
     if raw.get("projector_hidden_act", "gelu") not in _PROJECTOR_ACT.values():
         found.append(f"projector_hidden_act {raw['projector_hidden_act']!r} instead of 'gelu' or 'linear'")
-    return found
+    return found + _own_obstacles(raw.get(OWN_KEY, {}), raw["text_config"].get("vocab_size", 32000))
+
+
+def _own_obstacles(own: Any, rows: int) -> list[str]:
+    """Entries under our own key that are not what :func:`config_json` writes there."""
+    if not isinstance(own, dict):
+        return [f"{OWN_KEY} {own!r} instead of an object"]
+    choices = {name: typing.get_args(kind) for name, kind in typing.get_type_hints(LlavaConfig).items()}
+    words = {name: choices[name] for name in ("dtype", "remat", "template")}
+    rows = own.get("vocab_size", rows)
+    lora, ends = own.get("lora", {}), own.get("image_ends")
+    fits = {
+        **{name: own.get(name, options[0]) in options for name, options in words.items()},
+        "vocab_size": _is_number(rows, int) and rows > 0,
+        "lora": isinstance(lora, dict) and lora.keys() <= vars(LoraConfig()).keys() and _are_positive(lora),
+    }
+    fits["image_ends"] = ends is None or (
+        isinstance(ends, list) and len(ends) == 2 and fits["vocab_size"] and all(is_id(end, rows) for end in ends)
+    )
+    return [f"{OWN_KEY}.{name} {own.get(name)!r}" for name, fine in fits.items() if not fine]
+
+
+def _are_positive(lora: dict[str, Any]) -> bool:
+    kinds = {"rank": int, "alpha": float}
+    return all(_is_number(value, kinds[name]) and value > 0 for name, value in lora.items())
+
+
+def _image_token(raw: dict[str, Any]) -> Any:
+    return raw.get("image_token_index", raw.get("image_token_id", 32000))
 
 
 def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
@@ -151,7 +223,7 @@ def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
         language=parse_language(text),
         lora=LoraConfig(**own.get("lora", {})),
         projector=projector,
-        image_token_id=raw.get("image_token_index", raw.get("image_token_id", 32000)),
+        image_token_id=_image_token(raw),
         **special_ids(raw, text),
         **{name: _hashable(own[name]) for name in _OWN_FIELDS if name in own},
     )

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.checkpoints.hf_config import (
+    id_obstacles,
+    is_id,
     language_json,
     language_obstacles,
     odd_numbers,
@@ -12,6 +14,7 @@ from vlm_jax.checkpoints.hf_config import (
     parse_vision,
     special_ids,
     unlike,
+    vision_obstacles,
 )
 from vlm_jax.config import CLIP_PRESETS, LlavaConfig, VisionConfig
 from vlm_jax.errors import InputError
@@ -29,26 +32,48 @@ def vision_of(raw: dict[str, Any], folder: Path | None, file: Path) -> VisionCon
     """The tower's shapes: from the folder of a CLIP, else from the name under ``mm_vision_tower``.
 
     Raises:
-        InputError: The folder holds no CLIP, or the name is not one of OpenAI's ViT-L/14.
+        InputError: The folder holds no CLIP, or another than the name says, or the name is not one of OpenAI's
+            ViT-L/14.
     """
     layer = raw.get("mm_vision_select_layer", -2)
     if not isinstance(layer, int) or layer >= 0:
         raise InputError(f"mm_vision_select_layer {layer!r}", "a number below 0", file=str(file))
     if folder is not None:
-        tower = read_json(folder / "config.json")
-        tower = tower.get("vision_config", tower)
-        if odd := unlike(tower, "vision_config") + odd_numbers(tower, "vision_config"):
-            raise InputError("; ".join(odd), "a CLIP vision tower", file=str(folder / "config.json"))
-        return parse_vision(tower, layer)
-    name = str(raw.get("mm_vision_tower")).rstrip("/").rpartition("/")[2]
+        return _given_vision(raw, folder, layer)
+    name = _tower_name(raw)
     if name not in CLIP_PRESETS:
         found = f"mm_vision_tower {raw.get('mm_vision_tower')!r}"
         raise InputError(found, "a CLIP whose shapes are known, or --vision with its folder", file=str(file))
-    return dataclasses.replace(CLIP_PRESETS[name].vision, feature_layer=layer)
+    named = dataclasses.replace(CLIP_PRESETS[name].vision, feature_layer=layer)
+    if odd := vision_obstacles(named):
+        raise InputError("; ".join(odd), "a layer of the tower", file=str(file))
+    return named
+
+
+def _tower_name(raw: dict[str, Any]) -> str:
+    return str(raw.get("mm_vision_tower")).rstrip("/").rpartition("/")[2]
+
+
+def _given_vision(raw: dict[str, Any], folder: Path, layer: int) -> VisionConfig:
+    """Of a CLIP's folder, which has to be the named one where that one's shapes are known."""
+    tower, file = read_json(folder / "config.json"), str(folder / "config.json")
+    tower = tower.get("vision_config", tower)
+    if not isinstance(tower, dict):
+        raise InputError(f"vision_config {tower!r}", "a CLIP vision tower", file=file)
+    odd = unlike(tower, "vision_config") + odd_numbers(tower, "vision_config")
+    if odd := odd or vision_obstacles(parse_vision(tower, layer)):
+        raise InputError("; ".join(odd), "a CLIP vision tower", file=file)
+    given = parse_vision(tower, layer)
+    if (preset := CLIP_PRESETS.get(_tower_name(raw))) is None:
+        return given
+    known = dataclasses.asdict(dataclasses.replace(preset.vision, feature_layer=layer))
+    if odd := [f"{key} {value} instead of {known[key]}" for key, value in vars(given).items() if value != known[key]]:
+        raise InputError("; ".join(odd), f"the tower {raw['mm_vision_tower']} that the model names", file=file)
+    return given
 
 
 def parse_original_config(
-    raw: dict[str, Any], file: Path, vision: VisionConfig, added: dict[str, int], two_matrices: bool
+    raw: dict[str, Any], file: Path, vision: VisionConfig, added: dict[str, Any], two_matrices: bool
 ) -> LlavaConfig:
     """A config from the contents of an original config.json.
 
@@ -63,7 +88,7 @@ def parse_original_config(
         InputError: The model computes something else; names every such key.
     """
     odd = [f"{key} {raw[key]!r} instead of {value!r}" for key, value in _FIXED.items() if raw.get(key, value) != value]
-    odd += odd_numbers(raw, "text_config") or language_obstacles(raw)
+    odd += odd_numbers(raw, "text_config") or language_obstacles(raw) + id_obstacles(raw)
     if raw.get("model_type") not in _MODEL_TYPES:
         odd.append(f"model_type {raw.get('model_type')!r} instead of {' or '.join(_MODEL_TYPES)}")
     projector = "mlp" if two_matrices else "linear"
@@ -77,6 +102,12 @@ def parse_original_config(
     if odd:
         raise InputError("; ".join(odd), "an original LLaVA of CLIP and LLaMA", file=str(file))
     language = parse_language(raw)
+    rows = language.vocab_size
+    # The image's own id is never looked up: it may be the first one beyond the table.
+    limits = {"<im_patch>": rows + 1} | (dict.fromkeys(_ENDS, rows) if ends else {})
+    if odd := [f"{name} {added[name]!r}" for name, limit in limits.items() if not is_id(added.get(name, 0), limit)]:
+        found, wanted = f"{', '.join(odd)} in added_tokens.json", f"ids of a table of {rows} rows"
+        raise InputError(found, wanted, file=str(file))
     return LlavaConfig(
         vision=vision,
         language=language,

@@ -5,6 +5,7 @@ on transformers' LLaVA since 4.52, and on the one before. Ours is the first.
 """
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +44,16 @@ _VARIANTS = (
 _PLAIN_STARTS = (None, True, False, "gaussian")
 _NAME = re.compile(r"^base_model\.model\.model\.layers\.(\d+)\.([\w.]+)\.lora_([AB])\.weight$")
 _PROJECTIONS = tuple(name for name, _ in DECODER_PROJECTIONS)
+# Widths that a decoder's projections go from and to: one of each name throughout a model.
+_WIDTHS = {
+    "self_attn.q_proj": ("model", "queries"),
+    "self_attn.k_proj": ("model", "keys"),
+    "self_attn.v_proj": ("model", "keys"),
+    "self_attn.o_proj": ("queries", "model"),
+    "mlp.gate_proj": ("model", "mlp"),
+    "mlp.up_proj": ("model", "mlp"),
+    "mlp.down_proj": ("mlp", "model"),
+}
 _SUFFIXES = tuple(name.rpartition(".")[2] for name in _PROJECTIONS)
 
 
@@ -114,16 +125,31 @@ def variants(raw: Mapping[str, Any]) -> list[str]:
     return odd
 
 
+def rank_and_alpha(raw: Mapping[str, Any], path: Path) -> tuple[int, float]:
+    """Of the contents of ``adapter_config.json``.
+
+    Raises:
+        InputError: They are not two numbers above 0.
+    """
+    rank, alpha = raw.get("r"), raw.get("lora_alpha")
+    # True is an int to isinstance; JSON has no other subclasses.
+    if type(rank) is not int or type(alpha) not in (int, float) or rank < 1 or alpha <= 0:
+        raise InputError(f"r {rank!r} and lora_alpha {alpha!r}", "two numbers above 0", file=str(path))
+    return rank, float(alpha)
+
+
 def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """An adapter's config and its tensors under our names.
 
     Raises:
-        InputError: A file is missing or broken; tensors belong to other modules (CLIP's projections carry the same
-            suffixes, so peft adapts them too where it can see them); a layer or projection is missing; ranks differ.
+        InputError: A file is missing or broken; rank or alpha is missing; tensors belong to other modules (CLIP's
+            projections carry the same suffixes, so peft adapts them too where it can see them); a layer or projection
+            is missing; shapes are not of the rank, or of no one decoder.
     """
     config, file = read_json(folder / CONFIG_FILE), weights_file(folder)
     if odd := variants(config):
         raise InputError("; ".join(odd), "a plain LoRA", file=str(folder / CONFIG_FILE))
+    rank, _ = rank_and_alpha(config, folder / CONFIG_FILE)
     names = normalised(file.shapes(), PEFT_LORA_RENAMES)
     matches = {name: _NAME.match(name) for name in names}
     odd = [names[name] for name, match in matches.items() if match is None or match[2] not in _PROJECTIONS]
@@ -140,10 +166,27 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         found = f"{len(lost)} missing tensors: {', '.join(lost[:6])}" if layers else "no tensors"
         raise InputError(found, "two for each of seven projections of every layer", file=str(file.path))
     shapes = file.shapes()
-    ranks = {shapes[here][0 if name.endswith("A.weight") else 1] for name, here in names.items()}
-    if ranks != {config.get("r")}:
-        raise InputError(f"ranks {sorted(ranks)}", f"r {config.get('r')} of {CONFIG_FILE}", file=str(file.path))
+    if odd := _odd_shapes({name: shapes[here] for name, here in names.items()}, rank):
+        wanted = f"one decoder's, of r {rank} in {CONFIG_FILE}"
+        raise InputError(f"{len(odd)} odd shapes: {', '.join(odd[:6])}", wanted, file=str(file.path))
     return config, {name: np.array(file.read(here)) for name, here in names.items()}
+
+
+def _odd_shapes(shapes: Mapping[str, tuple[int, ...]], rank: int) -> list[str]:
+    """Tensors that are not [rank, in] (A) or [out, rank] (B), or whose width is another than most have there."""
+    found: dict[str, Counter] = defaultdict(Counter)
+    places = {}
+    for name, shape in shapes.items():
+        _, projection, half = _NAME.match(name).groups()
+        places[name] = axis, width = (1, _WIDTHS[projection][0]) if half == "A" else (0, _WIDTHS[projection][1])
+        found[width].update(shape[axis : axis + 1])
+    odd = []
+    for name, (axis, width) in places.items():
+        ((usual, _),) = found[width].most_common(1) or [(0, 0)]
+        wanted = (rank, usual) if axis else (usual, rank)
+        if shapes[name] != wanted:
+            odd.append(f"{name} {list(shapes[name])} instead of {list(wanted)}")
+    return odd
 
 
 def respelled(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], spelling: PeftClass):
@@ -165,6 +208,7 @@ def read_head(path: Path) -> dict[str, np.ndarray]:
     """
     file = open_file(path)
     shapes = file.shapes()
-    if shapes.keys() != {"weight", "bias"} or len(shapes["weight"]) != 2 or shapes["weight"][0] != 1:
+    weight, bias = shapes.get("weight", ()), shapes.get("bias")
+    if shapes.keys() != {"weight", "bias"} or len(weight) != 2 or weight[0] != 1 or bias != (1,):
         raise InputError(f"{shapes}", "weight [1, d] and bias [1]", file=str(path))
     return {name: np.asarray(file.read(name), np.float32) for name in shapes}

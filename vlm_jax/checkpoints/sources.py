@@ -44,6 +44,8 @@ from vlm_jax.parallel.mesh import path_name
 LayoutName = Literal["hf", "llava"]
 
 _TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+_HF_TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
+_PEFT = "base_model."  # What ``non_lora_trainables.bin`` puts before every name, and ``mm_projector.bin`` does not.
 _IN_NO_LLAMA = re.compile(r"mm_projector|vision_tower")
 _NAMED = 8  # Tensors that a complaint lists.
 
@@ -88,13 +90,18 @@ class NewRows:
     """A token table whose last two rows, ``<im_start>`` and ``<im_end>``, come with a projector's file: alone, or in a
     whole table of which the other rows are not looked at (LLaVA ``initialize_vision_tokenizer``)."""
 
-    def __init__(self, table: "_Place", rows: "_Place"):
+    def __init__(self, table: "_Place", rows: "_Place", ends: tuple[int, int] | None):
         """Raises:
-        InputError: The rows do not fit the table.
+        InputError: The rows do not fit the table, or its last two are not those of the tokens around an image.
         """
         found, new = table.tensors.shapes[table.name], rows.tensors.shapes[rows.name]
+        name = f"{_TABLES[0]} {list(new)}"
+        if ends != (found[0] - 2, found[0] - 1):
+            ids = f"ids {list(ends)}" if ends else "no mm_use_im_start_end"
+            where = f"{ids} in a table of {found[0]} rows in {table.tensors.path}"
+            wanted = "<im_start> and <im_end> as the table's last two rows, which these would replace"
+            raise InputError(f"{name} over {where}", wanted, file=str(rows.tensors.path))
         if new not in ((2, *found[1:]), found):
-            name = f"{_TABLES[0]} {list(new)}"
             wanted = f"two rows of {list(found[1:])}, or {list(found)} as in {table.tensors.path}"
             raise InputError(name, wanted, file=str(rows.tensors.path))
         self.path, self.home = rows.tensors.path, table.tensors.home
@@ -226,7 +233,8 @@ def open_source(
         folder: transformers' layout (``text_config`` in its config.json) or the original one (``mm_vision_tower``).
         vision: Folder of the CLIP that an original checkpoint leaves out; only its shapes count where it does not.
         projector: A ``mm_projector.bin``, ``non_lora_trainables.bin`` or the same as safetensors; it replaces the
-            checkpoint's.
+            checkpoint's, and so do token tables in the latter. Of one in the former the rows of ``<im_start>`` and
+            ``<im_end>`` are taken.
         base: Folder of the LLaMA that ``folder`` is a delta over.
 
     Raises:
@@ -253,13 +261,20 @@ def open_hf(folder: Path) -> Source:
     rows = on_file.language.vocab_size
     vocab_size = raw.get(OWN_KEY, {}).get("vocab_size", rows)
     config = dataclasses.replace(on_file, language=dataclasses.replace(on_file.language, vocab_size=vocab_size))
-    if padded_rows(config) != rows:
-        # The table was resized after it was written here: every row of it may be meant.
-        config, vocab_size = on_file, rows
     tensors = TensorFolder(folder)
     places = _places(tensors, HF_LLAVA_RENAMES)
+    if padded_rows(config) != rows or not _is_padding(places, vocab_size):
+        # The table was resized, or its padding trained, after it was written here: every row of it may be meant.
+        config, vocab_size = on_file, rows
     layout = with_vocabulary(HF_LLAVA, vocab_size, rows)
     return _checked("hf", folder, config, layout, places, tensors.path)
+
+
+def _is_padding(places: dict[str, _Place], vocab_size: int) -> bool:
+    """Whether the tables' rows from ``vocab_size`` on are one row over and over, as they are written here."""
+    tables = [places[name] for name in _HF_TABLES if name in places]
+    added = [place.tensors.read(place.name)[vocab_size:] for place in tables]
+    return all(row.tobytes() == rows[0].tobytes() for rows in added for row in rows)
 
 
 def _original(folder: Path, raw: dict, vision: Path | None, projector: Path | None, base: Path | None) -> Source:
@@ -270,15 +285,18 @@ def _original(folder: Path, raw: dict, vision: Path | None, projector: Path | No
         tower = _places(TensorFolder(vision), CLIP_RENAMES)
         # A tower inside the checkpoint may have been trained on: it goes before the one beside it.
         places = {name: place for name, place in tower.items() if not CLIP_OTHERS.search(name)} | places
+    brought: dict[str, _Place] = {}
     if projector is not None:
         places = {name: place for name, place in places.items() if "mm_projector" not in name}
         brought = _places(TensorFolder(projector), PROJECTOR_RENAMES)
-        if (rows := brought.pop(_TABLES[0], None)) is not None and (table := places.get(_TABLES[0])) is not None:
-            brought[_TABLES[0]] = _Place(NewRows(table, rows), table.name)
-        places |= brought
     tower_config = vision_of(raw, vision, folder / "config.json")
-    two_matrices = "model.mm_projector.2.weight" in places
+    two_matrices = "model.mm_projector.2.weight" in places | brought
     config = parse_original_config(raw, folder / "config.json", tower_config, added_ids(folder), two_matrices)
+    rows, table = brought.get(_TABLES[0]), places.get(_TABLES[0])
+    # Under peft's names a table was trained as a whole, and replaces the model's.
+    if rows is not None and table is not None and not rows.name.startswith(_PEFT):
+        brought[_TABLES[0]] = _Place(NewRows(table, rows, config.image_ends), table.name)
+    places |= brought
     if not any("vision_tower" in name for name in places):
         found, wanted = "no vision tower in it", f"--vision with a folder of {raw.get('mm_vision_tower')}"
         raise InputError(found, wanted, file=str(model.path))
@@ -286,7 +304,7 @@ def _original(folder: Path, raw: dict, vision: Path | None, projector: Path | No
     return _checked("llava", folder, config, layout, places, model.path)
 
 
-def added_ids(folder: Path) -> dict[str, int]:
+def added_ids(folder: Path) -> dict[str, Any]:
     """Ids of the tokens that were added to LLaMA's vocabulary, ``<im_start>`` for one."""
     path = folder / "added_tokens.json"
     return read_json(path) if path.exists() else {}

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vlm_jax.checkpoints.layouts import normalised
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json, write_json
 
@@ -103,8 +104,13 @@ class TensorFolder:
             self.shapes |= shapes
             self.dtypes |= self._file(path).dtypes()
             self.home |= dict.fromkeys(shapes, path)
+        if not indexed:
+            return
         if lost := [f"{name} in {home}" for name, home in indexed.items() if self.home.get(name) != folder / home]:
             found = f"{len(lost)} tensors that are not where it says: {', '.join(lost[:_NAMED])}"
+            raise InputError(found, "an index of these files", file=str(self.path))
+        if more := [f"{name} in {self.home[name].name}" for name in normalised(self.home.keys() - indexed.keys(), ())]:
+            found = f"{len(more)} tensors that it leaves out: {', '.join(sorted(more)[:_NAMED])}"
             raise InputError(found, "an index of these files", file=str(self.path))
 
     def read(self, name: str) -> np.ndarray:
@@ -119,11 +125,18 @@ class TensorFolder:
 
 
 def _weight_files(folder: Path) -> tuple[Path, list[Path], dict[str, str]]:
-    """The file that says what there is, all files of tensors, and the index (empty for a single file)."""
+    """The file that says what there is, all files of tensors, and the index (empty for a single file).
+
+    Raises:
+        InputError: No weights, a broken index, or whole weights with an index beside them: transformers reads the
+            former, and which of them is the stale one no file says.
+    """
     if folder.is_file():
         return folder, [folder], {}
     for name in _WHOLE:
         index, whole = folder / f"{name}.index.json", folder / name
+        if index.exists() and whole.exists():
+            raise InputError(f"{name} and {index.name}", "one of them: the other is stale", file=str(folder))
         if index.exists():
             weight_map = _weight_map(index)
             return index, [folder / file for file in sorted(set(weight_map.values()))], weight_map
@@ -136,7 +149,14 @@ def _weight_map(index: Path) -> dict[str, str]:
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(file, str) for file in names.values()):
         raise InputError("no tensor names", "an object weight_map of tensor name to file", file=str(index))
+    if odd := sorted({file for file in names.values() if not _stays_inside(file)}):
+        raise InputError(f"files {odd[:_NAMED]}", "files of this folder", file=str(index))
     return names
+
+
+def _stays_inside(file: str) -> bool:
+    path = Path(file)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in file
 
 
 def not_finite(tensor: np.ndarray) -> int:

@@ -18,6 +18,7 @@ from vlm_jax.errors import InputError
 # NumPy has no type of its own for what torch calls these; same-sized integers carry the bits over.
 _SAFE_TORCH = (2, 6)
 _KINDS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool")
+_NAMED = 8  # Tensors that a complaint lists by name.
 _CARRIED = {"torch.bfloat16": ("int16", ml_dtypes.bfloat16)}
 
 
@@ -45,7 +46,7 @@ class TorchFile:
         }
 
     def read(self, name: str) -> np.ndarray:
-        tensor = self._tensors[name].detach().contiguous()
+        tensor = self._tensors[name].contiguous()
         if str(tensor.dtype) not in _CARRIED:
             return tensor.numpy()
         import torch
@@ -63,17 +64,35 @@ def _load(path: Path) -> dict[str, Any]:
         asked = re.search(r"(?:Unsupported global: GLOBAL|Unsupported class) ([\w.]+)", str(error))
         found = f"a pickle that asks for {asked[1]}" if asked else "no torch file, or a pickle of more than tensors"
         raise InputError(f"{found}; it was not loaded", "tensors by name", file=str(path)) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Damage shows as whatever the unpickler then happened to do.
         found = f"a file that torch cannot read ({str(error).splitlines()[0] if str(error) else 'it ends early'})"
         raise InputError(found, "a complete torch file", file=str(path)) from None
     if not isinstance(loaded, dict):
         raise InputError(f"a {type(loaded).__name__}", "tensors by name", file=str(path))
-    odd = [f"{name} ({type(value).__name__})" for name, value in loaded.items() if not torch.is_tensor(value)]
-    kinds = {name: str(value.dtype).removeprefix("torch.") for name, value in loaded.items() if torch.is_tensor(value)}
-    odd += [f"{name} ({kind})" for name, kind in kinds.items() if kind not in _KINDS]
-    if odd:
-        raise InputError(", ".join(odd), f"tensors by name, of {', '.join(_KINDS)}", file=str(path))
-    return loaded
+    if odd := [f"{name!r} ({why})" for name, value in loaded.items() if (why := _oddness(torch, name, value))]:
+        wanted = f"dense tensors by name, of {', '.join(_KINDS)}"
+        raise InputError(f"{', '.join(odd[:_NAMED])}{', ...' if odd[_NAMED:] else ''}", wanted, file=str(path))
+    # Parameters ask for gradients, which NumPy does not carry.
+    return {name: value.detach() for name, value in loaded.items()}
+
+
+def _oddness(torch: Any, name: Any, value: Any) -> str:
+    """Why an entry is no array by a name; empty where it is one."""
+    if not isinstance(name, str):
+        return f"a name of type {type(name).__name__}"
+    if not torch.is_tensor(value):
+        return type(value).__name__
+    kind = str(value.dtype).removeprefix("torch.")
+    reasons = {
+        kind: kind not in _KINDS,
+        "nested": value.is_nested,
+        str(value.layout).removeprefix("torch."): value.layout != torch.strided,
+        f"on {value.device}": value.device.type != "cpu",
+        "a view that negates": value.is_neg(),
+    }
+    return next((why for why, holds in reasons.items() if holds), "")
 
 
 def _torch(path: Path) -> Any:

@@ -11,9 +11,14 @@ def padded_rows(config: LlavaConfig) -> int:
 
 
 def text_rows(config: LlavaConfig) -> int:
-    """Rows without those that transformers' padding added: where they end as it ends them, the image id begins them."""
-    padded = config.language.vocab_size == _up_to_64(config.image_token_id + 1)
-    return min(config.image_token_id, config.language.vocab_size) if padded else config.language.vocab_size
+    """Rows without those that transformers' padding added: where they end as it ends them, the image id begins them.
+
+    The tokens around an image are text wherever they stand.
+    """
+    rows = config.language.vocab_size
+    if rows != _up_to_64(config.image_token_id + 1):
+        return rows
+    return max(min(config.image_token_id, rows), *(1 + end for end in config.image_ends or ()), 0)
 
 
 def _up_to_64(rows: int) -> int:
