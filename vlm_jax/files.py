@@ -3,8 +3,7 @@
 import codecs
 import contextlib
 import json
-import os
-import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,31 @@ def refuse_existing(path: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary sibling to write into: it takes the folder's name at the end, or goes if the block raises.
+    """A temporary folder beside it to write into: it takes the folder's name at the end, or goes if the block raises.
 
     Raises:
         InputError: ``folder`` exists already; nothing is overwritten.
     """
     refuse_existing(folder)
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with _beside(folder) as partial:
+        partial.mkdir()
         yield partial
+        # Somebody else may have made it since.
+        refuse_existing(folder)
         partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A place of the same name in a hidden folder beside ``path``, which is new in any case and goes at the end.
+
+    In a folder, since what is made in it has the usual permissions; temporary files and folders themselves have not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{path.name}.partial-", dir=path.parent, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder) / path.name
 
 
 def read_text(path: str | Path) -> str:
@@ -130,10 +141,6 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
+    with _beside(path) as partial:
         yield partial
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
