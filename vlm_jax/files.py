@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import errno
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError
+
+try:
+    import fcntl
+except ImportError:
+    # Not on Windows.
+    fcntl = None
 
 
 def refuse_existing(path: Path) -> None:
@@ -46,6 +53,29 @@ def _beside(path: Path) -> Iterator[Path]:
         prefix=f".{path.name}.partial-", dir=path.parent, ignore_cleanup_errors=True
     ) as folder:
         yield Path(folder) / path.name
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file, made where there is none, until the block ends or the process does, in whichever way.
+
+    Where the system has no ``flock`` (Windows) or the file system does not support it (some network ones), nothing is
+    held and nobody is kept out.
+
+    Raises:
+        InputError: Somebody else holds it.
+    """
+    with path.open("ab") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found = "a folder in use by another process"
+                raise InputError(found, "to be alone in it", file=str(path.parent)) from None
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise
+        yield
 
 
 def read_text(path: str | Path) -> str:
