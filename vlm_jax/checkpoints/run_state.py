@@ -1,5 +1,6 @@
 """Saving and resuming a training run: adapters or weights being trained, optimizer, step and position in the data.
 
+    folder/lock            held by the process that runs
     folder/run.json        settings, inputs and where the frozen base comes from (its bytes are never copied)
     folder/steps/<step>/   one orbax checkpoint each, the newest two kept; the data state is in its custom metadata
 
@@ -24,6 +25,7 @@ from orbax.checkpoint import v1 as ocp
 
 from vlm_jax.checkpoints.provenance import BaseSource, claim
 from vlm_jax.errors import InputError, differences
+from vlm_jax.files import locked
 from vlm_jax.parallel.mesh import path_name
 
 _KEPT = 2
@@ -51,20 +53,27 @@ class RunState:
             base: The frozen weights.
 
         Raises:
-            InputError: An earlier run in this folder had another identity or another base; names what differs.
+            InputError: An earlier run in this folder had another identity or another base (names what differs), or
+                nothing says which; another process runs in it.
         """
         folder = Path(folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        claim(folder / "run.json", identity, base)
-        self._folder = folder
-        if jax.process_index() == 0:
-            # What a kill in the middle of a save left behind.
-            for left in (folder / "steps").glob("*.orbax-checkpoint-tmp"):
-                shutil.rmtree(left)
-        logging.getLogger("absl").addFilter(_unless_disk_is_full)
-        self._checkpointer = ocp.training.Checkpointer(
-            folder / "steps", preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
-        )
+        steps = folder / "steps"
+        with contextlib.ExitStack() as held:
+            if jax.process_index() == 0:
+                held.enter_context(locked(folder / "lock"))
+            if not (folder / "run.json").exists() and steps.exists() and any(steps.iterdir()):
+                raise InputError("saved steps without run.json", "the settings that they belong to", file=str(folder))
+            claim(folder / "run.json", identity, base)
+            if jax.process_index() == 0:
+                # What a kill in the middle of a save left behind.
+                for left in steps.glob("*.orbax-checkpoint-tmp"):
+                    shutil.rmtree(left)
+            logging.getLogger("absl").addFilter(_unless_disk_is_full)
+            self._checkpointer = ocp.training.Checkpointer(
+                steps, preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
+            )
+            self._folder, self._held = folder, held.pop_all()
 
     @property
     def latest_step(self) -> int | None:
@@ -138,7 +147,7 @@ class RunState:
             self._checkpointer.wait()
 
     def close(self) -> None:
-        with self._disk():
+        with self._held, self._disk():
             self._checkpointer.close()
 
     @contextlib.contextmanager
