@@ -52,7 +52,13 @@ def _beside(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
         prefix=f".{path.name}.partial-", dir=path.parent, ignore_cleanup_errors=True
     ) as folder:
-        yield Path(folder) / path.name
+        try:
+            yield Path(folder) / path.name
+        except OSError as error:
+            # A full disk is met while writing, where the system names no file; and nobody knows the hidden name.
+            if (written := error.filename2 or error.filename) is None or str(written).startswith(folder):
+                error.filename, error.filename2 = str(path), None
+            raise
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """From any checkpoint to our own layout, tensor by tensor, to be gone on with after a kill."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def convert(
     }
     partial = target.with_name(f".{target.name}.converting")
     partial.mkdir(parents=True, exist_ok=True)
-    with locked(partial / _LOCK):
+    with _saying_what_is_left(partial), locked(partial / _LOCK):
         # Whoever held it may just have ended.
         refuse_existing(target)
         folder, fresh = partial / _RESULT, not (partial / _CLAIM).exists()
@@ -98,6 +99,16 @@ def convert(
         folder.rename(target)
         shutil.rmtree(partial)
     return rows
+
+
+@contextlib.contextmanager
+def _saying_what_is_left(partial: Path) -> Iterator[None]:
+    """Adds to an error of the system, a full disk say, that there is a hidden folder."""
+    try:
+        yield
+    except OSError as error:
+        error.add_note(f"what is done lies in {partial}: the same command goes on, or delete it")
+        raise
 
 
 def _write_weights(

@@ -31,6 +31,8 @@ from vlm_jax.parallel.mesh import path_name
 _KEPT = 2
 # Errors of the machine, not of what is stored.
 _NOT_THE_FILES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+# What a disk takes no more with; orbax has them as text.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _STEP = 2654435762  # Even, so that a step plus one is odd; about the golden ratio of 2^32.
 _NAMED = 6  # Leaves that a complaint lists.
 
@@ -69,7 +71,7 @@ class RunState:
                 # What a kill in the middle of a save left behind.
                 for left in steps.glob("*.orbax-checkpoint-tmp"):
                     shutil.rmtree(left)
-            logging.getLogger("absl").addFilter(_unless_disk_is_full)
+            logging.getLogger("absl").addFilter(_unless_disk_error)
             self._checkpointer = ocp.training.Checkpointer(
                 steps, preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
             )
@@ -140,8 +142,8 @@ class RunState:
         """Block until the running save is on disk.
 
         Raises:
-            OSError: There is no space left (``ENOSPC``); the checkpoints before stay as they are. The same from
-                :meth:`save` and :meth:`close`, which learn it from the save before.
+            OSError: The disk is full or takes no more for another reason; the checkpoints before stay as they are. The
+                same from :meth:`save` and :meth:`close`, which learn it from the save before.
         """
         with self._disk():
             self._checkpointer.wait()
@@ -156,10 +158,10 @@ class RunState:
         try:
             yield
         except ValueError as error:
-            if not _disk_is_full(str(error)):
+            number = _disk_error(str(error))
+            if number is None:
                 raise
-            place = str(self._folder / "steps")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place) from None
+            raise OSError(number, os.strerror(number), str(self._folder / "steps")) from None
 
     def __enter__(self) -> "RunState":
         return self
@@ -170,13 +172,14 @@ class RunState:
         self.close()
 
 
-def _disk_is_full(text: str) -> bool:
-    return "No space left on device" in text
+def _disk_error(text: str) -> int | None:
+    """The number of the system's error that a text speaks of."""
+    return next((number for number in _DISK_ERRORS if os.strerror(number) in text), None)
 
 
-def _unless_disk_is_full(record: logging.LogRecord) -> bool:
+def _unless_disk_error(record: logging.LogRecord) -> bool:
     """Orbax logs every thread that a failed save runs through, a screen each, and then raises the error as well."""
-    return not _disk_is_full(f"{record.getMessage()} {record.exc_info}")
+    return _disk_error(f"{record.getMessage()} {record.exc_info}") is None
 
 
 def _fingerprints(state: Any) -> dict[str, int]:

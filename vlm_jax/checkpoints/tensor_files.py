@@ -6,8 +6,8 @@ Layout of the index: ``{"metadata": {"total_size": bytes}, "weight_map": {tensor
 transformers' ``save_pretrained`` writes it.
 """
 
-import errno
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,10 +155,10 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     try:
         save_file(solid, path, metadata={"format": "pt"})
     except SafetensorError as error:
-        # Its own error hides the system's: a full disk is the one that users meet.
-        if "os error 28" in str(error) or "No space left" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
-        raise
+        # Its own error hides the system's, a full disk's say.
+        if (number := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
 def write_tensors(folder: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:

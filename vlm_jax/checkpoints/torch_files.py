@@ -15,9 +15,9 @@ import numpy as np
 
 from vlm_jax.errors import InputError
 
-# NumPy has no type of its own for what torch calls these; same-sized integers carry the bits over.
 _SAFE_TORCH = (2, 6)
 _KINDS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool")
+# NumPy has no type of its own for what torch calls these; same-sized integers carry the bits over.
 _CARRIED = {"torch.bfloat16": ("int16", ml_dtypes.bfloat16)}
 
 
