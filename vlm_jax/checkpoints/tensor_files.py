@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import ml_dtypes  # Registers bfloat16 with NumPy, which safetensors asks for by name.
 import numpy as np
@@ -93,7 +93,7 @@ class TensorFolder:
         """Raises:
         InputError: No weights, a missing or broken file, or an index that disagrees with its files.
         """
-        self.path, self.files, indexed = _weight_files(folder)
+        self.path, self.files, indexed = weight_files(folder)
         self._open: TensorFile | TorchFile | None = None
         self.home: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -118,17 +118,35 @@ class TensorFolder:
         return self._open
 
 
-def _weight_files(folder: Path) -> tuple[Path, list[Path], dict[str, str]]:
-    """The file that says what there is, all files of tensors, and the index (empty for a single file)."""
+class WeightFiles(NamedTuple):
+    """Where a folder's tensors lie.
+
+    Attributes:
+        path: The file that says what there is.
+        files: All files of tensors.
+        indexed: Tensor name -> file name, of the index; empty for a single file.
+    """
+
+    path: Path
+    files: list[Path]
+    indexed: dict[str, str]
+
+
+def weight_files(folder: Path) -> WeightFiles:
+    """The files that a folder's tensors (or those of one file) are read from.
+
+    Raises:
+        InputError: There are none, or the index is broken.
+    """
     if folder.is_file():
-        return folder, [folder], {}
+        return WeightFiles(folder, [folder], {})
     for name in _WHOLE:
         index, whole = folder / f"{name}.index.json", folder / name
         if index.exists():
             weight_map = _weight_map(index)
-            return index, [folder / file for file in sorted(set(weight_map.values()))], weight_map
+            return WeightFiles(index, [folder / file for file in sorted(set(weight_map.values()))], weight_map)
         if whole.exists():
-            return whole, [whole], {}
+            return WeightFiles(whole, [whole], {})
     raise InputError("no weights", " or ".join(_WHOLE), file=str(folder))
 
 
