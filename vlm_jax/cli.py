@@ -1,7 +1,6 @@
 """``vlm-jax VERB ...``: dispatch to one module a verb. Only the chosen verb's module is imported, and that imports jax
 only when it runs, so that help and mistakes answer at once."""
 
-import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -91,7 +90,7 @@ def _run_benchmark(arguments: Sequence[str]) -> None:
 def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
     import tyro
 
-    from vlm_jax.errors import DivergedError, InputError, TerminatedError
+    from vlm_jax.errors import PLACE_ERRORS, DivergedError, InputError, TerminatedError
 
     module = importlib.import_module(f"vlm_jax.commands.{module_name}")
     options = tyro.cli(
@@ -110,9 +109,12 @@ def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
         print(f"vlm-jax {verb}: {error}; {_AGAIN}", file=sys.stderr)
         sys.exit(_TERMINATED)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in PLACE_ERRORS:
             raise
-        _stop(f"vlm-jax {verb}: no space left on the disk{f' for {error.filename}' if error.filename else ''}")
+        # Where there are two files, something was moved or copied from one to the other.
+        place = error.filename2 or error.filename or "a file"
+        notes = getattr(error, "__notes__", ())
+        _stop("; ".join([f"vlm-jax {verb}: {place} cannot be used: {error.strerror}", *notes]))
     except KeyboardInterrupt:
         again = f"; {_AGAIN}" if verb.split()[0] in _RESUMABLE else ""
         print(f"\nvlm-jax {verb}: stopped{again}", file=sys.stderr)

@@ -1,7 +1,23 @@
 """What a run can end with that is no mistake of this package."""
 
+import errno
 import functools
 from collections.abc import Mapping
+
+# Of the system, where a place cannot be written to: a user's to mend, as an InputError is.
+PLACE_ERRORS = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+    }
+)
 
 
 class InputError(Exception):

@@ -2,15 +2,21 @@
 
 import codecs
 import contextlib
+import errno
 import json
-import os
-import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError
+
+try:
+    import fcntl
+except ImportError:
+    # Not on Windows.
+    fcntl = None
 
 
 def refuse_existing(path: Path) -> None:
@@ -23,19 +29,60 @@ def refuse_existing(path: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary sibling to write into: it takes the folder's name at the end, or goes if the block raises.
+    """A temporary folder beside it to write into: it takes the folder's name at the end, or goes if the block raises.
 
     Raises:
         InputError: ``folder`` exists already; nothing is overwritten.
     """
     refuse_existing(folder)
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with _beside(folder) as partial:
+        partial.mkdir()
         yield partial
+        # Somebody else may have made it since.
+        refuse_existing(folder)
         partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A place of the same name in a hidden folder beside ``path``, which is new in any case and goes at the end.
+
+    In a folder, since what is made in it has the usual permissions; temporary files and folders themselves have not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{path.name}.partial-", dir=path.parent, ignore_cleanup_errors=True
+    ) as folder:
+        try:
+            yield Path(folder) / path.name
+        except OSError as error:
+            # A full disk is met while writing, where the system names no file; and nobody knows the hidden name.
+            if (written := error.filename2 or error.filename) is None or str(written).startswith(folder):
+                error.filename, error.filename2 = str(path), None
+            raise
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file, made where there is none, until the block ends or the process does, in whichever way.
+
+    Where the system has no ``flock`` (Windows) or the file system does not support it (some network ones), nothing is
+    held and nobody is kept out.
+
+    Raises:
+        InputError: Somebody else holds it.
+    """
+    with path.open("ab") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found = "a folder in use by another process"
+                raise InputError(found, "to be alone in it", file=str(path.parent)) from None
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise
+        yield
 
 
 def read_text(path: str | Path) -> str:
@@ -137,10 +184,6 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
+    with _beside(path) as partial:
         yield partial
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -16,8 +16,9 @@ import tyro
 from experiments.fact_rlhf.readme import write_readme
 from experiments.fact_rlhf.why import explain
 from experiments.generated import shortened
-from vlm_jax.checkpoints.opening import source_of
-from vlm_jax.checkpoints.provenance import identity
+from vlm_jax.checkpoints.opening import TINY
+from vlm_jax.checkpoints.provenance import files_sha256, identity
+from vlm_jax.checkpoints.tensor_files import weight_files
 from vlm_jax.commands import demo
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json, write_json
@@ -74,7 +75,7 @@ def results_file(seed: int, resolution: int) -> Path:
 
 def provenance(one: demo.Options) -> dict:
     """What decides a comparison: the demo's settings and the model that it starts from."""
-    return {**identity(one)["settings"], "tiny": source_of("tiny").sha256}
+    return {**identity(one)["settings"], "tiny": files_sha256(weight_files(TINY).files)}
 
 
 def last_metrics(options: demo.Options) -> dict[str, dict]:

@@ -3,8 +3,9 @@
     python -m experiments.full_size.run --folder /somewhere/with/60/GB
 
 Makes a LLaVA-1.5 of random float16 weights in transformers' layout, shard by shard; converts it; answers one prompt
-about one image with the result, on the CPU. Every measurement is a process of its own. Finished parts are kept, so the
-same command goes on where a stopped one left off; weights are removed when nothing needs them any more.
+about one image with the result, on the CPU. Every measurement is a process of its own. Everything lies in
+FOLDER/vlm_jax_full_size, which the script makes, marks and removes; nothing else in FOLDER is looked at. Finished parts
+are kept there, so the same command goes on where a stopped one left off.
 """
 
 import dataclasses
@@ -28,10 +29,12 @@ from vlm_jax.checkpoints.tensor_files import write_tensors
 from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
 from vlm_jax.checkpoints.vocabulary import padded_rows, text_rows
 from vlm_jax.config import PRESETS, LlavaConfig
+from vlm_jax.errors import InputError
 from vlm_jax.files import new_folder, read_json, write_json
 from vlm_jax.versions import versions
 
 _HERE = Path(__file__).parent
+_NAME, _MARK = "vlm_jax_full_size", "made_by_this_experiment"
 _STD = 0.02  # Of LLaMA's own start.
 _POOL = 2**24
 _TOKENS = 4
@@ -43,16 +46,33 @@ class Options:
     """What the command takes.
 
     Attributes:
-        folder: For the weights.
+        folder: For a folder of the script's own, which holds the weights.
         sizes: Presets to run.
         schemes: Quantisations of the first; further ones get the last of these.
         keep: Leave the weights there.
+        again: Measure also what has a results file, and replace that.
     """
 
     folder: Path
     sizes: tuple[str, ...] = ("llava-1.5-7b", "llava-1.5-13b")
     schemes: tuple[str, ...] = ("int8", "nf4")
     keep: bool = False
+    again: bool = False
+
+
+def own_folder(parent: Path) -> Path:
+    """A marked folder: only what this script made is ever taken for its weights, or removed.
+
+    Raises:
+        InputError: Somebody else's folder has its name.
+    """
+    folder = parent / _NAME
+    if folder.exists() and not (folder / _MARK).is_file():
+        raise InputError(f"a folder without {_MARK} in it", "the one that this script makes", file=str(folder))
+    if not folder.exists():
+        with new_folder(folder) as partial:
+            (partial / _MARK).touch()
+    return folder
 
 
 def random_tensors(config: LlavaConfig) -> Iterator[tuple[str, np.ndarray]]:
@@ -91,19 +111,16 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def run_one(options: Options, size: str, scheme: str) -> None:
-    """Convert and answer; the figures go into a results file of their own."""
-    target = _HERE / "results" / f"{size}_{scheme}.json"
-    if target.exists():
-        return
-    source, ours = options.folder / size, options.folder / f"{size}-{scheme}"
+def run_one(folder: Path, size: str, scheme: str, target: Path) -> None:
+    """Convert and answer in our own folder; the figures go into a file."""
+    source, ours = folder / size, folder / f"{size}-{scheme}"
     if not source.exists():
         print(f"{size}: making random weights")
         make_checkpoint(PRESETS[size], source)
     shutil.rmtree(ours, ignore_errors=True)
     print(f"{size} to {scheme}")
     converted = measured("convert", source, ours, "--quantize", scheme)
-    image = options.folder / "gradient.png"
+    image = folder / "gradient.png"
     Image.linear_gradient("L").convert("RGB").save(image)
     prompt = ["--image", image, "--prompt", "What is in the picture?", "--max-new-tokens", str(_TOKENS)]
     answered = measured("generate", "--checkpoint", ours, *prompt)
@@ -123,8 +140,6 @@ def run_one(options: Options, size: str, scheme: str) -> None:
             "versions": versions(),
         },
     )
-    if not options.keep:
-        shutil.rmtree(ours)
 
 
 def quantisation_errors(folder: Path) -> dict[str, float]:
@@ -159,15 +174,44 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main(options: Options) -> None:
-    options.folder.mkdir(parents=True, exist_ok=True)
+def parts(options: Options) -> list[tuple[str, str]]:
+    """(size, scheme) of what is asked for and has no results file yet, or has to be measured again."""
     first, *others = options.sizes
-    for size, schemes in [(first, options.schemes), *((other, options.schemes[-1:]) for other in others)]:
-        for scheme in schemes:
-            run_one(options, size, scheme)
-        if not options.keep:
-            shutil.rmtree(options.folder / size, ignore_errors=True)
+    asked = [(first, scheme) for scheme in options.schemes] + [(other, options.schemes[-1]) for other in others]
+    if options.again:
+        return asked
+    for part in asked:
+        if result(*part).exists():
+            print(f"{result(*part)} is there; --again measures anew")
+    return [part for part in asked if not result(*part).exists()]
+
+
+def result(size: str, scheme: str) -> Path:
+    return _HERE / "results" / f"{size}_{scheme}.json"
+
+
+def main(options: Options) -> None:
+    if wanted := parts(options):
+        measure(options, wanted)
     replace_between(_HERE / "README.md", "table", table())
+
+
+def measure(options: Options, wanted: list[tuple[str, str]]) -> None:
+    folder = own_folder(options.folder)
+    # Results of a run that was stopped count as its own, those in the repository do not.
+    done = {part: folder / result(*part).name for part in wanted}
+    for number, (size, scheme) in enumerate(wanted, 1):
+        if not done[size, scheme].exists():
+            run_one(folder, size, scheme, done[size, scheme])
+        if options.keep:
+            continue
+        shutil.rmtree(folder / f"{size}-{scheme}", ignore_errors=True)
+        if size not in (other for other, _ in wanted[number:]):
+            shutil.rmtree(folder / size, ignore_errors=True)
+    for part, path in done.items():
+        shutil.move(path, result(*part))
+    if not options.keep:
+        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

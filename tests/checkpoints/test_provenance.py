@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -83,10 +84,41 @@ def test_a_result_counts_only_with_the_record_of_its_making(options, tmp_path, c
         finished(result, record, identity(dataclasses.replace(options, steps=4)))
 
 
-def test_weights_hash_follows_bytes_and_names(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"one")
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json"])
+def test_a_checkpoints_hash_follows_what_is_read(name, tmp_path):
+    weights = "pytorch_model.bin" if name.endswith("bin") else "model.safetensors"
+    for path in {weights, name, "config.json"}:
+        (tmp_path / path).write_bytes(b"one")
     first = weights_sha256(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"two")
+    (tmp_path / "optimizer.safetensors").write_bytes(b"not read")
+    assert weights_sha256(tmp_path) == first
+    (tmp_path / name).write_bytes(b"two")
     assert weights_sha256(tmp_path) != first
     with pytest.raises(InputError, match="no weights"):
         weights_sha256(tmp_path / "absent")
+
+
+def test_our_own_hash_follows_weights_and_config_wherever_they_came_from(tmp_path):
+    def made(**more):
+        (tmp_path / "vlm_jax.json").write_text(json.dumps({"config": {"rope_theta": 1e4}, "source": "here", **more}))
+        return weights_sha256(tmp_path)
+
+    (tmp_path / "weights.safetensors").write_bytes(b"one")
+    first = made()
+    assert made(source="there") == first
+    assert made(config={"rope_theta": 1e6}) != first
+    (tmp_path / "weights.safetensors").write_bytes(b"two")
+    assert made() != first
+    (tmp_path / "weights.safetensors").unlink()
+    with pytest.raises(InputError, match=r"weights\.safetensors: found no such file"):
+        made()
+
+
+def test_sharded_weights_are_hashed_by_their_index(tmp_path):
+    for name in ("a.safetensors", "b.safetensors"):
+        (tmp_path / name).write_bytes(b"one")
+    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    first = weights_sha256(tmp_path)
+    (tmp_path / "b.safetensors").write_bytes(b"two")
+    assert weights_sha256(tmp_path) != first

@@ -3,6 +3,7 @@
 import errno
 import shutil
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,43 @@ def test_another_config_or_base_is_refused(tmp_path):
         RunState(tmp_path, {**CONFIG, "lora": {"rank": 8}}, BASE)
     with pytest.raises(InputError, match=r"base\.sha256"):
         RunState(tmp_path, CONFIG, BaseSource("/weights/base", "aa" * 32))
+
+
+def test_steps_that_nothing_vouches_for_are_refused(tmp_path):
+    with RunState(tmp_path, CONFIG, BASE) as run:
+        run.save(1, make_state(1), DATA)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(InputError, match=r"found saved steps without run\.json"):
+        RunState(tmp_path, {**CONFIG, "rate": 7.0}, BASE)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(tmp_path):
+    with RunState(tmp_path, CONFIG, BASE):
+        saving = tmp_path / "steps" / "2.orbax-checkpoint-tmp"
+        saving.mkdir(parents=True)
+        with pytest.raises(InputError, match="found a folder in use by another process"):
+            RunState(tmp_path, CONFIG, BASE)
+        assert saving.exists()
+    RunState(tmp_path, CONFIG, BASE).close()
+    assert not saving.exists()
+
+
+def test_a_killed_process_holds_nothing(tmp_path):
+    code = (
+        "import pathlib, sys\n"
+        "from vlm_jax.files import locked\n"
+        "with locked(pathlib.Path(sys.argv[1]) / 'lock'):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(InputError, match="in use by another process"):
+        RunState(tmp_path, CONFIG, BASE)
+    other.kill()
+    other.communicate()
+    RunState(tmp_path, CONFIG, BASE).close()
 
 
 def test_restoring_nothing_or_another_state_is_refused(tmp_path):

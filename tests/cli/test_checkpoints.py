@@ -1,13 +1,16 @@
 """convert, export, merge and checkpoint show through the real command line."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from vlm_jax.checkpoints.adapters import save_adapter
+from vlm_jax.checkpoints.export import export_adapter
 from vlm_jax.checkpoints.native import map_native
 from vlm_jax.cli import main
 from vlm_jax.config import PRESETS
@@ -90,6 +93,28 @@ def test_peft_export(adapter, tmp_path):
     names = load_file(tmp_path / "peft/adapter_model.safetensors")
     assert all(name.startswith("base_model.model.model.language_model.layers.") for name in names)
     assert (tmp_path / "peft/reward_head.safetensors").is_file()
+
+
+def test_options_of_another_layout_are_refused(checkpoint, tmp_path, capsys):
+    for layout, option in (("hf", "--peft-class=llava"), ("peft", "--dtype=float16"), ("hf", "--vision-tower=x")):
+        with pytest.raises(SystemExit):
+            run("export", checkpoint, tmp_path / "out", "--layout", layout, option)
+        assert f"found {option.partition('=')[0]} with --layout {layout}" in capsys.readouterr().err
+
+
+def test_weights_of_torch_are_merged_and_trained(checkpoint, adapter, world, tmp_path):
+    """Not only read: runs on them also say which weights they stand on."""
+    shutil.copytree(checkpoint, tmp_path / "hf")
+    tensors = {name: torch.tensor(tensor) for name, tensor in load_file(tmp_path / "hf/model.safetensors").items()}
+    torch.save(tensors, tmp_path / "hf/pytorch_model.bin")
+    (tmp_path / "hf/model.safetensors").unlink()
+    export_adapter(adapter, tmp_path / "policy", "llava")
+    (tmp_path / "policy/reward_head.safetensors").unlink()
+    run("merge", tmp_path / "hf", tmp_path / "policy", tmp_path / "merged")
+    assert (tmp_path / "merged/weights.safetensors").is_file()
+    training = ["--data", world / "instructions.json", "--images", world / "images", "--out", tmp_path / "sft"]
+    run("sft", "--checkpoint", tmp_path / "hf", *training, "--batch-size", "8", "--epochs", "0.1")
+    assert (tmp_path / "sft/adapter").is_dir()
 
 
 def test_an_original_layout_says_what_to_do(tmp_path, capsys):

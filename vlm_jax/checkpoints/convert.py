@@ -1,10 +1,11 @@
 """From any checkpoint to our own layout, tensor by tensor, to be gone on with after a kill."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ from vlm_jax.checkpoints.native import (
 from vlm_jax.checkpoints.provenance import claim, files_sha256
 from vlm_jax.checkpoints.sources import Source
 from vlm_jax.checkpoints.tensor_files import not_finite
-from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
+from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer, tokenizer_files
 from vlm_jax.errors import InputError
-from vlm_jax.files import read_json_lines, refuse_existing, write_json, write_json_lines
+from vlm_jax.files import locked, read_json_lines, refuse_existing, write_json, write_json_lines
 from vlm_jax.models.quantize import Scheme, dense, quantize
 
-_DONE = "done.jsonl"
-_CLAIM = "run.json"
+# A conversion that goes on: .TARGET.converting/ holds these beside the folder that becomes TARGET.
+_LOCK, _CLAIM, _DONE, _RESULT = "lock", "run.json", "done.jsonl", "checkpoint"
 
 
 def convert(
@@ -59,46 +60,67 @@ def convert(
         was quantised, ``relative_rms`` and ``largest`` of the error, None where it is not finite.
 
     Raises:
-        InputError: ``target`` exists, a conversion of something else lies half done, or the source is broken.
+        InputError: ``target`` exists, a conversion of something else lies half done or is under way in another process,
+            what lies there is damaged, or the source is broken.
     """
     refuse_existing(target)
-    partial = target.with_name(f".{target.name}.converting")
     sha256 = files_sha256(source.files)
+    settings = {
+        "layout": source.layout,
+        "dtype": dtype,
+        "scheme": scheme,
+        "sha256": sha256,
+        "tokenizer": tokenizer and files_sha256(tokenizer_files(tokenizer)),
+    }
+    partial = target.with_name(f".{target.name}.converting")
     partial.mkdir(parents=True, exist_ok=True)
-    claim(
-        partial / _CLAIM,
-        {
-            "settings": {"layout": source.layout, "dtype": dtype, "scheme": scheme, "sha256": sha256},
-            "config": dataclasses.asdict(source.config),
-        },
-    )
-    try:
-        if tokenizer is not None:
-            copy_tokenizer(tokenizer, partial)
-        rows = _write_weights(source, partial, dtype, scheme, step)
+    with _saying_what_is_left(partial), locked(partial / _LOCK):
+        # Whoever held it may just have ended.
+        refuse_existing(target)
+        folder, fresh = partial / _RESULT, not (partial / _CLAIM).exists()
+        if fresh:
+            # Nothing says what else may lie there.
+            shutil.rmtree(folder, ignore_errors=True)
+        claim(partial / _CLAIM, {"settings": settings, "config": dataclasses.asdict(source.config)})
+        try:
+            folder.mkdir(exist_ok=True)
+            if tokenizer is not None:
+                copy_tokenizer(tokenizer, folder)
+            rows = _write_weights(source, folder, partial / _DONE, dtype, scheme, step)
+        except InputError:
+            # What an earlier call has done is not this one's to remove.
+            if fresh:
+                shutil.rmtree(partial)
+            raise
         origin = {"path": str(source.folder), "layout": source.layout, "sha256": sha256}
-        write_info(partial, NativeInfo(source.config, dtype, scheme, origin))
+        write_info(folder, NativeInfo(source.config, dtype, scheme, origin))
         if scheme is not None:
-            write_json(partial / REPORT_FILE, {"tensors": [row for row in rows if "relative_rms" in row]})
-    except InputError:
+            write_json(folder / REPORT_FILE, {"tensors": [row for row in rows if "relative_rms" in row]})
+        folder.rename(target)
         shutil.rmtree(partial)
-        raise
-    (partial / _DONE).unlink()
-    (partial / _CLAIM).unlink()
-    partial.rename(target)
     return rows
 
 
+@contextlib.contextmanager
+def _saying_what_is_left(partial: Path) -> Iterator[None]:
+    """Adds to an error of the system, a full disk say, that there is a hidden folder."""
+    try:
+        yield
+    except OSError as error:
+        error.add_note(f"what is done lies in {partial}: the same command goes on, or delete it")
+        raise
+
+
 def _write_weights(
-    source: Source, folder: Path, dtype: str | None, scheme: Scheme | None, step: Callable
+    source: Source, folder: Path, done: Path, dtype: str | None, scheme: Scheme | None, step: Callable
 ) -> list[dict]:
     dtypes = source.leaf_dtypes()
     if dtype is not None:
         dtypes = dict.fromkeys(dtypes, np.dtype(dtype))
     shapes = base_shapes(source.config, dtypes, scheme)
     names = leaves_of(shapes).keys()
-    done = folder / _DONE
-    rows = {row["tensor"]: row for row in read_json_lines(done)} if done.exists() else {}
+    # Rows speak of bytes: without those they are of a conversion that ended and was taken away.
+    rows = _rows(done, source) if done.exists() and (folder / WEIGHTS_FILE).exists() else {}
     write_json_lines(done, rows.values())
     with NativeWriter(folder / WEIGHTS_FILE, shapes) as writer, done.open("a", encoding="utf-8") as log:
         for name, slot, tensor in source.parts(skipped=rows):
@@ -121,6 +143,19 @@ def _write_weights(
             rows[name] = row
             step(tensor.nbytes)
     return list(rows.values())
+
+
+def _rows(done: Path, source: Source) -> dict[str, dict]:
+    """What :func:`_write_weights` has logged, by tensor."""
+    try:
+        rows = {row["tensor"]: row for row in read_json_lines(done)}
+        whole = all(name in source.slots and isinstance(row["not_finite"], int) for name, row in rows.items())
+    except (ValueError, TypeError, KeyError):
+        whole = False
+    if not whole:
+        wanted = f"what the conversion wrote; delete {done.parent} to begin anew"
+        raise InputError("rows that no conversion writes", wanted, file=str(done))
+    return rows
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -159,7 +159,7 @@ class NativeWriter:
 
     def __init__(self, path: Path, shapes: Params):
         """Open the file, or create it with its header and final size (unwritten parts take no space yet)."""
-        self._leaves = leaves_of(shapes)
+        self._path, self._leaves = path, leaves_of(shapes)
         header, sizes = {}, 0
         names = {kind: name for name, kind in TYPES.items()}
         for name, leaf in self._leaves.items():
@@ -171,9 +171,13 @@ class NativeWriter:
         # The tensors begin at a multiple of 64, for readers that map them.
         text += b" " * (-(8 + len(text)) % 64)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        # Also in a file that is there: whoever made it may have been killed before its header was written.
-        os.truncate(self._file, 8 + len(text) + sizes)
-        os.pwrite(self._file, len(text).to_bytes(8, "little") + text, 0)
+        try:
+            # Also in a file that is there: whoever made it may have been killed before its header was written.
+            os.truncate(path, 8 + len(text) + sizes)
+            self._put(len(text).to_bytes(8, "little") + text, 0)
+        except OSError:
+            os.close(self._file)
+            raise
         self._offsets = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in header}
 
     def write(self, name: str, layer: int | None, array: np.ndarray) -> None:
@@ -185,9 +189,17 @@ class NativeWriter:
         if data.shape != tuple(shape):
             raise ValueError(f"{name}: {data.shape} instead of {tuple(shape)}")
         start = self._offsets[name] + (layer or 0) * data.nbytes
-        view = memoryview(data.reshape(-1).view(np.uint8))
+        self._put(data.reshape(-1).view(np.uint8), start)
+
+    def _put(self, data: bytes | np.ndarray, start: int) -> None:
+        view = memoryview(data)
         while view:
-            written = os.pwrite(self._file, view, start)
+            try:
+                written = os.pwrite(self._file, view, start)
+            except OSError as error:
+                # The system names no file here.
+                error.filename = str(self._path)
+                raise
             view, start = view[written:], start + written
 
     def __enter__(self) -> "NativeWriter":

@@ -13,8 +13,11 @@ from typing import Any
 
 import jax
 
+from vlm_jax.checkpoints.native import CONFIG_FILE as NATIVE_CONFIG
+from vlm_jax.checkpoints.native import WEIGHTS_FILE as NATIVE_WEIGHTS
 from vlm_jax.checkpoints.peft_files import CONFIG_FILE as ADAPTER_CONFIG
 from vlm_jax.checkpoints.peft_files import adapter_folder, head_files, is_adapter, weights_path
+from vlm_jax.checkpoints.tensor_files import weight_files
 from vlm_jax.errors import InputError, differences
 from vlm_jax.files import read_json, write_json
 
@@ -35,15 +38,22 @@ NO_BASE = BaseSource("nothing", "")
 
 
 def weights_sha256(folder: str | Path) -> str:
-    """One hash over a checkpoint's safetensors, in the order of their names.
+    """One hash over the files of weights that are read from a checkpoint's folder, and over its config.
+
+    In our own layout the config alone is taken from its file, which also says where the weights once lay.
 
     Raises:
-        InputError: The folder holds none.
+        InputError: The folder holds no weights, or a broken config.
     """
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
-        raise InputError("no weights", "*.safetensors", file=str(folder))
-    return files_sha256(files)
+    folder = Path(folder)
+    if (folder / NATIVE_CONFIG).exists():
+        config = json.dumps(read_json(folder / NATIVE_CONFIG).get("config"), sort_keys=True).encode()
+        weights = files_sha256([folder / NATIVE_WEIGHTS])
+    else:
+        path = folder / "config.json"
+        config = path.read_bytes() if path.exists() else b""
+        weights = files_sha256(weight_files(folder).files)
+    return hashlib.sha256(weights.encode() + config).hexdigest()
 
 
 def files_sha256(files: Iterable[Path]) -> str:
@@ -111,15 +121,20 @@ def _digest(path: Path) -> str | None:
         # In whichever folder and format: weights, rank and alpha, and heads beside them.
         inner = adapter_folder(path)
         return files_sha256([weights_path(inner), inner / ADAPTER_CONFIG, *head_files(inner).values()])
-    if any(path.glob("*.safetensors")):
+    if (path / NATIVE_CONFIG).exists() or (path / "config.json").exists():
         return weights_sha256(path)
+    if loose := sorted(path.glob("*.safetensors")):
+        return files_sha256(loose)
     scenes = path / "scenes.json"
     return _file_digest(scenes).hex() if scenes.is_file() else None
 
 
 def _file_digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except FileNotFoundError:
+        raise InputError("no such file", "a file", file=str(path)) from None
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Saving and resuming a training run: adapters or weights being trained, optimizer, step and position in the data.
 
+    folder/lock            held by the process that runs
     folder/run.json        settings, inputs and where the frozen base comes from (its bytes are never copied)
     folder/steps/<step>/   one orbax checkpoint each, the newest two kept; the data state is in its custom metadata
 
@@ -24,11 +25,14 @@ from orbax.checkpoint import v1 as ocp
 
 from vlm_jax.checkpoints.provenance import BaseSource, claim
 from vlm_jax.errors import InputError, differences
+from vlm_jax.files import locked
 from vlm_jax.parallel.mesh import path_name
 
 _KEPT = 2
 # Errors of the machine, not of what is stored.
 _NOT_THE_FILES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+# What a disk takes no more with; orbax has them as text.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _STEP = 2654435762  # Even, so that a step plus one is odd; about the golden ratio of 2^32.
 _NAMED = 6  # Leaves that a complaint lists.
 
@@ -51,20 +55,27 @@ class RunState:
             base: The frozen weights.
 
         Raises:
-            InputError: An earlier run in this folder had another identity or another base; names what differs.
+            InputError: An earlier run in this folder had another identity or another base (names what differs), or
+                nothing says which; another process runs in it.
         """
         folder = Path(folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        claim(folder / "run.json", identity, base)
-        self._folder = folder
-        if jax.process_index() == 0:
-            # What a kill in the middle of a save left behind.
-            for left in (folder / "steps").glob("*.orbax-checkpoint-tmp"):
-                shutil.rmtree(left)
-        logging.getLogger("absl").addFilter(_unless_disk_is_full)
-        self._checkpointer = ocp.training.Checkpointer(
-            folder / "steps", preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
-        )
+        steps = folder / "steps"
+        with contextlib.ExitStack() as held:
+            if jax.process_index() == 0:
+                held.enter_context(locked(folder / "lock"))
+            if not (folder / "run.json").exists() and steps.exists() and any(steps.iterdir()):
+                raise InputError("saved steps without run.json", "the settings that they belong to", file=str(folder))
+            claim(folder / "run.json", identity, base)
+            if jax.process_index() == 0:
+                # What a kill in the middle of a save left behind.
+                for left in steps.glob("*.orbax-checkpoint-tmp"):
+                    shutil.rmtree(left)
+            logging.getLogger("absl").addFilter(_unless_disk_error)
+            self._checkpointer = ocp.training.Checkpointer(
+                steps, preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
+            )
+            self._folder, self._held = folder, held.pop_all()
 
     @property
     def latest_step(self) -> int | None:
@@ -131,14 +142,14 @@ class RunState:
         """Block until the running save is on disk.
 
         Raises:
-            OSError: There is no space left (``ENOSPC``); the checkpoints before stay as they are. The same from
-                :meth:`save` and :meth:`close`, which learn it from the save before.
+            OSError: The disk is full or takes no more for another reason; the checkpoints before stay as they are. The
+                same from :meth:`save` and :meth:`close`, which learn it from the save before.
         """
         with self._disk():
             self._checkpointer.wait()
 
     def close(self) -> None:
-        with self._disk():
+        with self._held, self._disk():
             self._checkpointer.close()
 
     @contextlib.contextmanager
@@ -147,10 +158,10 @@ class RunState:
         try:
             yield
         except ValueError as error:
-            if not _disk_is_full(str(error)):
+            number = _disk_error(str(error))
+            if number is None:
                 raise
-            place = str(self._folder / "steps")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place) from None
+            raise OSError(number, os.strerror(number), str(self._folder / "steps")) from None
 
     def __enter__(self) -> "RunState":
         return self
@@ -161,13 +172,14 @@ class RunState:
         self.close()
 
 
-def _disk_is_full(text: str) -> bool:
-    return "No space left on device" in text
+def _disk_error(text: str) -> int | None:
+    """The number of the system's error that a text speaks of."""
+    return next((number for number in _DISK_ERRORS if os.strerror(number) in text), None)
 
 
-def _unless_disk_is_full(record: logging.LogRecord) -> bool:
+def _unless_disk_error(record: logging.LogRecord) -> bool:
     """Orbax logs every thread that a failed save runs through, a screen each, and then raises the error as well."""
-    return not _disk_is_full(f"{record.getMessage()} {record.exc_info}")
+    return _disk_error(f"{record.getMessage()} {record.exc_info}") is None
 
 
 def _fingerprints(state: Any) -> dict[str, int]:

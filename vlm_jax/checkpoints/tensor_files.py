@@ -6,11 +6,11 @@ Layout of the index: ``{"metadata": {"total_size": bytes}, "weight_map": {tensor
 transformers' ``save_pretrained`` writes it.
 """
 
-import errno
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import ml_dtypes  # Registers bfloat16 with NumPy, which safetensors asks for by name.
 import numpy as np
@@ -94,7 +94,7 @@ class TensorFolder:
         """Raises:
         InputError: No weights, a missing or broken file, or an index that disagrees with its files.
         """
-        self.path, self.files, indexed = _weight_files(folder)
+        self.path, self.files, indexed = weight_files(folder)
         self._open: TensorFile | TorchFile | None = None
         self.home: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -124,24 +124,38 @@ class TensorFolder:
         return self._open
 
 
-def _weight_files(folder: Path) -> tuple[Path, list[Path], dict[str, str]]:
-    """The file that says what there is, all files of tensors, and the index (empty for a single file).
+class WeightFiles(NamedTuple):
+    """Where a folder's tensors lie.
+
+    Attributes:
+        path: The file that says what there is.
+        files: All files of tensors.
+        indexed: Tensor name -> file name, of the index; empty for a single file.
+    """
+
+    path: Path
+    files: list[Path]
+    indexed: dict[str, str]
+
+
+def weight_files(folder: Path) -> WeightFiles:
+    """The files that a folder's tensors (or those of one file) are read from.
 
     Raises:
         InputError: No weights, a broken index, or whole weights with an index beside them: transformers reads the
             former, and which of them is the stale one no file says.
     """
     if folder.is_file():
-        return folder, [folder], {}
+        return WeightFiles(folder, [folder], {})
     for name in _WHOLE:
         index, whole = folder / f"{name}.index.json", folder / name
         if index.exists() and whole.exists():
             raise InputError(f"{name} and {index.name}", "one of them: the other is stale", file=str(folder))
         if index.exists():
             weight_map = _weight_map(index)
-            return index, [folder / file for file in sorted(set(weight_map.values()))], weight_map
+            return WeightFiles(index, [folder / file for file in sorted(set(weight_map.values()))], weight_map)
         if whole.exists():
-            return whole, [whole], {}
+            return WeightFiles(whole, [whole], {})
     raise InputError("no weights", " or ".join(_WHOLE), file=str(folder))
 
 
@@ -175,10 +189,10 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     try:
         save_file(solid, path, metadata={"format": "pt"})
     except SafetensorError as error:
-        # Its own error hides the system's: a full disk is the one that users meet.
-        if "os error 28" in str(error) or "No space left" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
-        raise
+        # Its own error hides the system's, a full disk's say.
+        if (number := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
 def write_tensors(folder: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:

@@ -17,8 +17,8 @@ _FILES = (
 )
 
 
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer from one folder to another.
+def tokenizer_files(source: Path) -> list[Path]:
+    """The files of the tokenizer in a folder.
 
     Raises:
         InputError: There is none.
@@ -26,8 +26,13 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     found = [name for name in _FILES if (source / name).is_file()]
     if not {"tokenizer.json", "tokenizer.model"} & set(found):
         raise InputError("no tokenizer", "tokenizer.json or tokenizer.model", file=str(source))
-    for name in found:
-        shutil.copyfile(source / name, target / name)
+    return [source / name for name in found]
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the tokenizer from one folder to another; errors as in :func:`tokenizer_files`."""
+    for path in tokenizer_files(source):
+        shutil.copyfile(path, target / path.name)
 
 
 def copy_with_image_token(source: Path, target: Path, image_token_id: int) -> None:

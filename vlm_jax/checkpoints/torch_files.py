@@ -15,10 +15,10 @@ import numpy as np
 
 from vlm_jax.errors import InputError
 
-# NumPy has no type of its own for what torch calls these; same-sized integers carry the bits over.
 _SAFE_TORCH = (2, 6)
 _KINDS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool")
 _NAMED = 8  # Tensors that a complaint lists by name.
+# NumPy has no type of its own for what torch calls these; same-sized integers carry the bits over.
 _CARRIED = {"torch.bfloat16": ("int16", ml_dtypes.bfloat16)}
 
 

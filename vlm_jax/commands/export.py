@@ -21,7 +21,7 @@ class Options:
         layout: `hf` transformers' LLaVA, `llava` the original code's, `peft` an adapter.
         dtype: Type of the stored weights; each keeps its own without.
         vision_tower: What the original config calls its CLIP; OpenAI's ViT-L/14 are known by their shapes.
-        peft_class: Class that peft will load the adapter on: the original LLaVA or transformers'.
+        peft_class: Class that peft will load the adapter on: the original LLaVA or transformers', which it is without.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
@@ -29,7 +29,7 @@ class Options:
     layout: Literal["hf", "llava", "peft"] = "hf"
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     vision_tower: str | None = None
-    peft_class: Literal["llava", "hf"] = "hf"
+    peft_class: Literal["llava", "hf"] | None = None
 
 
 def run(options: Options) -> None:
@@ -43,7 +43,7 @@ def run(options: Options) -> None:
     if options.layout != "peft" and is_adapter(folder):
         raise InputError("an adapter", "--layout peft", file=str(folder))
     if options.layout == "peft":
-        export_adapter(folder, options.target, options.peft_class)
+        export_adapter(folder, options.target, options.peft_class or "hf")
     else:
         config, base = map_base(folder)
         export(options.target, options.layout, config, base, folder, options.dtype, options.vision_tower)
@@ -53,8 +53,8 @@ def run(options: Options) -> None:
 def _refuse_options(options: Options) -> None:
     from vlm_jax.errors import InputError
 
-    speaks_of = {"hf": ("dtype",), "llava": ("dtype", "vision_tower"), "peft": ()}[options.layout]
-    given = [name for name in ("dtype", "vision_tower") if getattr(options, name) is not None and name not in speaks_of]
-    if given:
+    speaks_of = {"hf": ("dtype",), "llava": ("dtype", "vision_tower"), "peft": ("peft_class",)}
+    others = {name for names in speaks_of.values() for name in names} - set(speaks_of[options.layout])
+    if given := [name for name in sorted(others) if getattr(options, name) is not None]:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(f"{names} with --layout {options.layout}", "an option of that layout")
