@@ -11,6 +11,8 @@ from typing import Literal
 # Mean and standard deviation of the RGB channels that OpenAI's CLIP was trained with.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# How an image becomes a square: see ``data.images.prepare``.
+Aspect = Literal["pad", "square"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +114,8 @@ class LlavaConfig:
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     # How conversations were written out when the weights were trained; a key of ``data.conversation.TEMPLATES``.
     template: Literal["vicuna_v1", "llava_v1", "plain"] = "vicuna_v1"
+    # How images were made square when the weights were trained.
+    aspect: Aspect = "pad"
     # What a backward pass keeps of each decoder block: everything, the matrix products, or the block input alone.
     remat: Literal["none", "dots", "block"] = "block"
 

@@ -756,3 +756,30 @@ def test_a_layer_that_the_named_tower_has_not(tmp_path):
     save_file({"x": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=r"config\.json: found vision feature layer -26 of 24 layers"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "aspect"),
+    [({"image_aspect_ratio": "pad"}, "pad"), ({"image_aspect_ratio": "square"}, "square"), ({}, "square")],
+)
+def test_how_images_are_made_square_stays_with_the_weights(said, aspect, tmp_path):
+    """Where a config says nothing, LLaVA leaves images to CLIP's processor, which crops."""
+    original_with_ends(tmp_path, torch_llava(CONFIG))
+    path = tmp_path / "original/config.json"
+    path.write_text(json.dumps({**read_json(path), **said}))
+    convert(open_source(tmp_path / "original", vision=tmp_path / "clip"), tmp_path / "ours", None)
+    config, base = loaded(tmp_path / "ours")
+    assert config.aspect == aspect
+    export(tmp_path / "again", "llava", config, base, None, vision_tower="somewhere/clip")
+    assert read_json(tmp_path / "again/config.json")["image_aspect_ratio"] == aspect
+    save_llava(tmp_path / "hf", config, base, None)
+    assert load_llava(tmp_path / "hf")[0].aspect == aspect
+    assert read_json(tmp_path / "hf/preprocessor_config.json")["do_pad"] is (aspect == "pad")
+
+
+def test_images_in_several_parts_are_not_computed(tmp_path):
+    original_with_ends(tmp_path, torch_llava(CONFIG))
+    path = tmp_path / "original/config.json"
+    path.write_text(json.dumps({**read_json(path), "image_aspect_ratio": "anyres"}))
+    with pytest.raises(InputError, match=r"config\.json: found image_aspect_ratio 'anyres'; expected an original"):
+        open_source(tmp_path / "original", vision=tmp_path / "clip")

@@ -167,6 +167,7 @@ def test_missing_and_truncated_files_are_named(name, tmp_path):
         ("vlm_jax", "vocab_size", "61"),
         ("vlm_jax", "vocab_size", True),
         ("vlm_jax", "template", "nope"),
+        ("vlm_jax", "aspect", "anyres"),
         ("vlm_jax", "dtype", ["float32"]),
         ("vlm_jax", "remat", None),
         ("vlm_jax", "image_ends", [1]),
@@ -274,5 +275,14 @@ def test_transformers_reads_our_processor(tmp_path):
     assert read["pixel_values"].shape == (1, 3, 28, 28)
     # The padding has the mean colour, which normalises to about nothing.
     assert np.abs(read["pixel_values"][0, :, 0]).max() < 0.02
+    square = dataclasses.replace(CONFIG, aspect="square")
+    save_llava(tmp_path / "square", square, random_base(CONFIG), tmp_path / "tokenizer")
+    middle = np.zeros((28, 84, 3), np.uint8)
+    middle[:, 28:56] = 255
+    read = transformers.AutoProcessor.from_pretrained(tmp_path / "square")(
+        text="<image> a", images=middle, return_tensors="np"
+    )
+    assert read["pixel_values"].shape == (1, 3, 28, 28)
+    assert read["pixel_values"].min() > 1.5
     with pytest.raises(InputError, match="no tokenizer"):
         save_llava(tmp_path / "y", CONFIG, random_base(CONFIG), tmp_path)

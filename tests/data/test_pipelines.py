@@ -4,7 +4,9 @@ import itertools
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from vlm_jax.arrays import Batch
 from vlm_jax.data.conversation import TEMPLATES, Turn, encode_conversation, encode_prompt, encode_texts
 from vlm_jax.data.images import load_image, prepare
 from vlm_jax.data.pipelines import image_prompts, instruction_batches, preference_batches, prompt_batches
@@ -217,9 +219,40 @@ def test_the_reward_model_may_see_less(prompts, tokenizer, config):
         np.testing.assert_array_equal(coarse, prepare(image, 8, "pad", 2))
 
 
-def test_a_coarser_reward_view(prompts, tokenizer, config, images):
-    from PIL import Image
+@pytest.mark.parametrize("name", [*NAMES, "asked"])
+def test_the_config_decides_what_of_an_image_is_seen(
+    name, instructions, preferences, prompts, images, tokenizer, config
+):
+    """Wide images, white between two black parts, for a model that was trained on the middle."""
+    wide = np.zeros((8, 24, 3), np.uint8)
+    wide[:, 8:16] = 255
+    for number in range(10):
+        Image.fromarray(wide).save(images / f"{number}.png")
 
+    def seen(config):
+        made = {
+            "instructions": lambda: instruction_batches(instructions, tokenizer, config, PLAIN, 3, LENGTH, 0),
+            "preferences": lambda: preference_batches(preferences, tokenizer, config, PLAIN, 3, LENGTH, SHORT, 0),
+            "prompts": lambda: prompt_batches(prompts, tokenizer, config, PLAIN, 3, 40, 90, SHORT, 0),
+            "asked": lambda: image_prompts(prompts, tokenizer, config, PLAIN, 3, [LENGTH]),
+        }[name]()
+        batches = jax.tree.leaves(next(iter(made)), is_leaf=lambda part: isinstance(part, Batch))
+        return [
+            picture
+            for batch in batches
+            if isinstance(batch, Batch)
+            for picture, has in zip(batch.images, batch.image_mask.any(1), strict=True)
+            if has
+        ]
+
+    assert config.aspect == "pad"
+    middles = seen(dataclasses.replace(config, aspect="square"))
+    assert middles
+    assert all((picture == 255).all() for picture in middles)
+    assert not any((picture == 255).all() for picture in seen(config))
+
+
+def test_a_coarser_reward_view(prompts, tokenizer, config, images):
     halves = np.zeros((8, 8, 3), np.uint8)
     halves[:, ::2] = 200
     Image.fromarray(halves).save(images / "1.png")

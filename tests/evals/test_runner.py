@@ -1,11 +1,13 @@
 """A checkpoint answers a benchmark's questions: once each, in order, whatever stops it."""
 
+import dataclasses
 import json
 
 import pytest
 from PIL import Image
 
-from vlm_jax.checkpoints.opening import open_model, open_policy
+from vlm_jax.checkpoints.hf_llava import save_llava
+from vlm_jax.checkpoints.opening import TINY, open_model, open_policy
 from vlm_jax.cli import main
 from vlm_jax.evals import runner
 from vlm_jax.evals.asks import Ask
@@ -110,7 +112,7 @@ def test_a_checkpoint_answers_through_the_command(asks, tmp_path, capsys):
     } == {
         "suffix": "short",
         "template": "llava_v1",
-        "aspect": "pad",
+        "aspect": "own",
         "temperature": 0.0,
         "max_new_tokens": 16,
     }
@@ -123,7 +125,22 @@ def test_a_checkpoint_answers_through_the_command(asks, tmp_path, capsys):
     assert json.loads((tmp_path / "again.json").read_text())["metrics"] == first["metrics"]
     with pytest.raises(SystemExit):
         main([*map(str, command), "--aspect", "square"])
-    assert "aspect 'pad' instead of 'square'" in capsys.readouterr().err
+    assert "aspect 'own' instead of 'square'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "seen"), [("own", "square"), ("pad", "pad")])
+def test_a_checkpoint_sees_images_as_it_was_trained(option, seen, model, asks, tmp_path, monkeypatch):
+    save_llava(tmp_path / "square", dataclasses.replace(model.config, aspect="square"), model.base, TINY)
+    (tmp_path / "q.jsonl").write_text('{"question_id": 1, "image": "1.png", "text": "a dog?", "label": "no"}')
+    aspects = []
+    monkeypatch.setattr(
+        runner, "answer_file", lambda target, model, *_, **__: aspects.append(model.config.aspect) or target.touch()
+    )
+    command = ["eval", "pope", "--questions", tmp_path / "q.jsonl", "--checkpoint", tmp_path / "square"]
+    command += ["--images", asks[0].image.parent, "--output", tmp_path / "out.json", "--aspect", option]
+    with pytest.raises(SystemExit):  # There are no answers to score.
+        main(list(map(str, command)))
+    assert aspects == [seen]
 
 
 @pytest.mark.parametrize(

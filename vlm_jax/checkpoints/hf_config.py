@@ -51,7 +51,7 @@ _FIXED: dict[str, dict[str, Any]] = {
     "vision_config": {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", "num_channels": 3},
 }
 _PROJECTOR_ACT = {"mlp": "gelu", "linear": "linear"}
-_OWN_FIELDS = ("dtype", "remat", "template", "image_ends")
+_OWN_FIELDS = ("dtype", "remat", "template", "aspect", "image_ends")
 
 
 def _rope_theta(text: dict[str, Any]) -> Any:
@@ -185,7 +185,7 @@ def _own_obstacles(own: Any, rows: int) -> list[str]:
     if not isinstance(own, dict):
         return [f"{OWN_KEY} {own!r} instead of an object"]
     choices = {name: typing.get_args(kind) for name, kind in typing.get_type_hints(LlavaConfig).items()}
-    words = {name: choices[name] for name in ("dtype", "remat", "template")}
+    words = {name: choices[name] for name in ("dtype", "remat", "template", "aspect")}
     rows = own.get("vocab_size", rows)
     lora, ends = own.get("lora", {}), own.get("image_ends")
     fits = {
@@ -288,14 +288,14 @@ def config_json(config: LlavaConfig, rows: int, dtype: str) -> dict[str, Any]:
 
 
 def processor_files(config: LlavaConfig) -> dict[str, dict[str, Any]]:
-    """File name -> contents for LlavaProcessor: pad to a square with the mean colour, then resize."""
+    """File name -> contents for LlavaProcessor: pad to a square with the mean colour, or not, then resize and crop."""
     size = config.vision.image_size
     return {
         "preprocessor_config.json": {
             "processor_class": "LlavaProcessor",
             "image_processor_type": "LlavaImageProcessor",
             "do_convert_rgb": True,
-            "do_pad": True,
+            "do_pad": config.aspect == "pad",
             "do_resize": True,
             "size": {"shortest_edge": size},
             "resample": 3,

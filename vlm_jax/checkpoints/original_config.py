@@ -1,6 +1,7 @@
 """config.json of the original LLaVA code (LLaVA v0, v1, 1.5 and LLaVA-RLHF): a LlamaConfig with ``mm_*`` keys."""
 
 import dataclasses
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from vlm_jax.checkpoints.hf_config import (
     unlike,
     vision_obstacles,
 )
-from vlm_jax.config import CLIP_PRESETS, LlavaConfig, VisionConfig
+from vlm_jax.config import CLIP_PRESETS, Aspect, LlavaConfig, VisionConfig
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json
 
@@ -99,6 +100,8 @@ def parse_original_config(
     ends = [added.get(name) for name in _ENDS] if raw.get("mm_use_im_start_end") else None
     if ends and None in ends:
         odd.append(f"mm_use_im_start_end without {' and '.join(_ENDS)} in added_tokens.json")
+    if (aspect := _aspect(raw)) not in typing.get_args(Aspect):
+        odd.append(f"image_aspect_ratio {aspect!r}")
     if odd:
         raise InputError("; ".join(odd), "an original LLaVA of CLIP and LLaMA", file=str(file))
     language = parse_language(raw)
@@ -114,8 +117,16 @@ def parse_original_config(
         projector=projector,
         image_token_id=added.get("<im_patch>", language.vocab_size),
         image_ends=tuple(ends) if ends else None,
+        aspect=aspect,
         **special_ids(raw),
     )
+
+
+def _aspect(raw: dict[str, Any]) -> Any:
+    """LLaVA (``process_images``) leaves an image to CLIP's processor where its config says nothing; of a plain LLaMA's
+    config nothing follows."""
+    silent = "square" if "mm_vision_tower" in raw else LlavaConfig.aspect
+    return raw.get("image_aspect_ratio") or silent
 
 
 def original_json(config: LlavaConfig, rows: int, vision_tower: str, dtype: str) -> dict[str, Any]:
@@ -144,5 +155,5 @@ def original_json(config: LlavaConfig, rows: int, vision_tower: str, dtype: str)
         "mm_use_im_start_end": config.image_ends is not None,
         "mm_use_im_patch_token": config.image_token_id < rows,
         "tune_mm_mlp_adapter": False,
-        "image_aspect_ratio": "pad",
+        "image_aspect_ratio": config.aspect,
     }

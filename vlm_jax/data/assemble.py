@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from vlm_jax.arrays import Batch
 from vlm_jax.config import LlavaConfig
 from vlm_jax.data.conversation import Encoded, Template, Tokenizer, encode_texts
-from vlm_jax.data.images import Aspect, load_image, placeholder, prepare
+from vlm_jax.data.images import load_image, placeholder, prepare
 from vlm_jax.data.sources import Record
 from vlm_jax.errors import InputError
 from vlm_jax.rewards.prompts import RewardPrompt, render
@@ -39,14 +39,14 @@ def placed(record: Record) -> Iterator[None]:
         raise error.at(*record.origin) from None
 
 
-def viewer(config: LlavaConfig, aspect: Aspect, resolution: int | None = None) -> View:
-    """Record -> the uint8 square its tower reads; zeros for a record without an image."""
+def viewer(config: LlavaConfig, resolution: int | None = None) -> View:
+    """Record -> the uint8 square that its tower reads, as ``config.aspect`` makes it; zeros without an image."""
     size = config.vision.image_size
     empty = placeholder(size)
 
     @functools.lru_cache(_KEPT_IMAGE_BYTES // empty.nbytes)
     def see(image: Any) -> np.ndarray:
-        return prepare(load_image(image), size, aspect, resolution)
+        return prepare(load_image(image), size, config.aspect, resolution)
 
     def view(record: Record) -> np.ndarray:
         if record.image is None:

@@ -3,16 +3,13 @@
 import io
 import struct
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from vlm_jax.config import CLIP_MEAN
+from vlm_jax.config import CLIP_MEAN, Aspect
 from vlm_jax.errors import InputError
-
-Aspect = Literal["pad", "square"]
 
 # CLIP's mean colour rounded down, (122, 116, 104): what LLaVA pads with.
 BACKGROUND = tuple(int(255 * mean) for mean in CLIP_MEAN)

@@ -33,7 +33,6 @@ from vlm_jax.data.assemble import (
     viewer,
 )
 from vlm_jax.data.conversation import Encoded, Template, Tokenizer, Turn, encode_conversation, encode_prompt
-from vlm_jax.data.images import Aspect
 from vlm_jax.data.sources import Instruction, Preference, Prompt
 from vlm_jax.errors import InputError
 from vlm_jax.rewards.prompts import RewardPrompt
@@ -49,10 +48,9 @@ def instruction_batches(
     batch_size: int,
     max_length: int,
     seed: int,
-    aspect: Aspect = "pad",
 ) -> grain.IterDataset[Batch]:
     """Endless right-padded batches for supervised training: ``Batch`` of b = batch_size, t = max_length."""
-    view = viewer(config, aspect)
+    view = viewer(config)
 
     @functools.lru_cache(KEPT_TEXTS)
     def encode(index: int) -> Encoded:
@@ -77,7 +75,6 @@ def preference_batches(
     max_length: int,
     reward_prompt: RewardPrompt,
     seed: int,
-    aspect: Aspect = "pad",
     resolution: int | None = None,
 ) -> grain.IterDataset[PreferenceBatch]:
     """Endless batches of ``batch_size`` pairs: conversation, answer, end token, evaluation turn.
@@ -96,10 +93,9 @@ def preference_batches(
         max_length: Positions, image span and evaluation turn included.
         reward_prompt: The evaluation turn.
         seed: Of the order of records and facts.
-        aspect: See ``prepare``.
         resolution: A coarser view, see ``prepare``.
     """
-    view, suffix_of = viewer(config, aspect, resolution), suffixes(tokenizer, template, reward_prompt)
+    view, suffix_of = viewer(config, resolution), suffixes(tokenizer, template, reward_prompt)
 
     @functools.lru_cache(KEPT_TEXTS)
     def encode(index: int, answer: int) -> tuple[Encoded, int]:
@@ -133,7 +129,6 @@ def prompt_batches(
     suffix_length: int,
     reward_prompt: RewardPrompt,
     seed: int,
-    aspect: Aspect = "pad",
     reward_resolution: int | None = None,
 ) -> grain.IterDataset[PromptBatch]:
     """Endless batches of prompts for PPO. A prompt that is too long is an error, never dropped.
@@ -149,10 +144,9 @@ def prompt_batches(
         suffix_length: s.
         reward_prompt: The evaluation turn.
         seed: Of the order of records and facts.
-        aspect: See ``prepare``.
         reward_resolution: A coarser view for the reward model, see ``prepare``.
     """
-    view, reward_view = viewer(config, aspect), viewer(config, aspect, reward_resolution)
+    view, reward_view = viewer(config), viewer(config, reward_resolution)
     suffix_of = suffixes(tokenizer, template, reward_prompt)
 
     @functools.lru_cache(KEPT_TEXTS)
@@ -199,7 +193,6 @@ def image_prompts(
     template: Template,
     batch_size: int,
     buckets: Sequence[int],
-    aspect: Aspect = "pad",
 ) -> grain.IterDataset[EvalBatch]:
     """Every record once, left-padded to the shortest of ``buckets`` that holds it; no shuffle.
 
@@ -209,7 +202,7 @@ def image_prompts(
     Raises:
         InputError: A prompt is longer than the largest bucket; found before the first batch.
     """
-    view = viewer(config, aspect)
+    view = viewer(config)
     texts = []
     for record in records:
         with placed(record):

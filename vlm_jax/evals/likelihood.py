@@ -19,7 +19,7 @@ def preference_accuracy(
     model: Model, lora: Params, pairs: list[Preference], max_length: int, batch_size: int = 64
 ) -> float:
     """Share of pairs whose preferred answer has the higher mean log-probability per token."""
-    config, view = model.config, viewer(model.config, "pad")
+    config, view = model.config, viewer(model.config)
 
     @jax.jit
     def mean_log_prob(base, lora, batch):

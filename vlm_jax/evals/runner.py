@@ -16,7 +16,6 @@ from typing import Any
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.opening import Model
 from vlm_jax.data.conversation import IMAGE, Turn
-from vlm_jax.data.images import Aspect
 from vlm_jax.data.pipelines import image_prompts
 from vlm_jax.data.sources import Prompt
 from vlm_jax.evals.asks import SUFFIXES, Ask, Suffix
@@ -38,7 +37,6 @@ def answer_file(
     *,
     batch_size: int,
     suffix: Suffix = "none",
-    aspect: Aspect = "pad",
     seed: int = 0,
     model_id: str = "",
 ) -> None:
@@ -54,7 +52,7 @@ def answer_file(
     write_json_lines(partial, done.values())
     records = [_record(ask, suffix) for ask in asks]
     buckets = [model.config.vision.patches + length for length in _TEXT_BUCKETS]
-    batches = image_prompts(records, model.tokenizer, model.config, model.template, batch_size, buckets, aspect)
+    batches = image_prompts(records, model.tokenizer, model.config, model.template, batch_size, buckets)
 
     def finished(indices: Sequence[int]) -> bool:
         return all(_written_id(asks[index].id) in done for index in indices)

@@ -26,7 +26,7 @@ class Answering:
         suffix: Put behind each question: `short` LLaVA-1.5's single word or phrase, `short_literal` the same as
             LLaVA-RLHF's scripts spell it, `letter` LLaVA-1.5's for options, `one_word` VCD's.
         template: System line: the checkpoint's own, `vicuna_v1` (training) or `llava_v1` (LLaVA-RLHF's evaluations).
-        aspect: `pad` shows the whole image, `square` its middle.
+        aspect: `pad` shows the whole image, `square` its middle, `own` what the checkpoint was trained with.
         temperature: 0 always takes the most likely token.
         max_new_tokens: Limit of an answer.
         batch_size: Answers at a time.
@@ -39,7 +39,7 @@ class Answering:
     adapter: Path | None = None
     suffix: Literal["none", "short", "short_literal", "letter", "one_word"] = "none"
     template: Literal["own", "vicuna_v1", "llava_v1"] = "own"
-    aspect: Literal["pad", "square"] = "pad"
+    aspect: Literal["own", "pad", "square"] = "own"
     temperature: float = 0.0
     max_new_tokens: int = 1024
     batch_size: int = 16
@@ -136,6 +136,8 @@ def _answer(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
     model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
     if options.template != "own":
         model = dataclasses.replace(model, template=TEMPLATES[options.template])
+    if options.aspect != "own":
+        model = dataclasses.replace(model, config=dataclasses.replace(model.config, aspect=options.aspect))
     lora = open_policy(model, options.adapter)
     sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     answer_file(
@@ -146,7 +148,6 @@ def _answer(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
         sampling,
         batch_size=options.batch_size,
         suffix=options.suffix,
-        aspect=options.aspect,
         seed=options.seed,
         model_id=str(options.adapter or options.checkpoint),
     )
