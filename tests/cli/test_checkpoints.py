@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from vlm_jax.checkpoints.adapters import save_adapter
 from vlm_jax.checkpoints.export import export_adapter
@@ -86,6 +86,33 @@ def test_merge_reports_what_it_changed(converted, checkpoint, adapter, tmp_path,
         run("sft", "--checkpoint", converted / "small", *training, "--trainable", "full", "--batch-size", "1")
     assert "found a quantised base; expected --trainable lora" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(("value", "reason"), [(np.nan, "an adapter that diverged"), (1e30, "a sum too large")])
+def test_what_is_not_finite_is_not_merged(value, reason, checkpoint, tmp_path, capsys):
+    config = PRESETS["scenes-tiny"]
+    shapes = jax.eval_shape(lambda: init_lora(config, jax.random.key(0)))
+    lora = jax.tree.map(lambda leaf: np.full(leaf.shape, value, np.float32), shapes)
+    save_adapter(tmp_path / "broken", config, {"lora": lora})
+    with pytest.raises(SystemExit):
+        run("merge", checkpoint, tmp_path / "broken", tmp_path / "merged")
+    out, err = capsys.readouterr()
+    assert "kernel, layer 0 that are NaN or infinite after merging" in err
+    assert "%" not in out
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
+
+
+def test_a_broken_adapter_is_converted_with_a_warning(adapter, tmp_path, capsys):
+    export_adapter(adapter, tmp_path / "broken", "hf")
+    file = tmp_path / "broken/adapter_model.safetensors"
+    tensors = load_file(file)
+    name = sorted(tensors)[0]
+    tensors[name][0, :3] = np.nan
+    save_file(tensors, file)
+    run("convert", tmp_path / "broken", tmp_path / "ours")
+    out = capsys.readouterr().out
+    assert out.count("warning") == 1
+    assert "warning: 3 values of base_model.model.model.layers.0." in out
 
 
 def test_peft_export(adapter, tmp_path):

@@ -137,4 +137,5 @@ def test_sigterm_ends_the_demo_with_both_its_workers(environment, tmp_path):
     assert "the same command goes on from where it was" in error
     assert "Traceback" not in error
     assert list((tmp_path / "demo").glob("*/reward/steps/*")), "saved before its time"
+    assert not (tmp_path / "demo" / "sft").exists(), "the third branch, which waited for a worker, was not begun"
     finish(begin("demo", sizes, tmp_path / "demo", environment))

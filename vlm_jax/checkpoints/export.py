@@ -130,13 +130,16 @@ def _without_codes(base: Params) -> Params:
     return jax.tree.map(plain, base, is_leaf=is_quantized)
 
 
-def export_adapter(source: Path, target: Path, spelling: PeftClass) -> None:
+def export_adapter(source: Path, target: Path, spelling: PeftClass) -> list[dict]:
     """Write an adapter, with the scalar heads beside it, under peft's names for a class; complete or not at all.
 
     Args:
         source: Folder of the adapter, or the one above it.
         target: A new folder.
         spelling: The original LLaVA class, or transformers' of today.
+
+    Returns:
+        A row for every tensor: ``tensor`` and ``not_finite``, its NaN and infinities.
 
     Raises:
         InputError: ``target`` exists, or the adapter is broken or adapts other modules.
@@ -149,3 +152,5 @@ def export_adapter(source: Path, target: Path, spelling: PeftClass) -> None:
         save_tensors(partial / PEFT_WEIGHTS, tensors)
         for kind, head in heads.items():
             save_tensors(partial / f"{kind}_head.safetensors", head)
+    written = tensors | {f"{kind}_head.{name}": tensor for kind, head in heads.items() for name, tensor in head.items()}
+    return [{"tensor": name, "not_finite": not_finite(tensor)} for name, tensor in written.items()]

@@ -11,8 +11,10 @@ from jaxtyping import Float
 
 from vlm_jax.arrays import Batch, Params
 from vlm_jax.checkpoints.native import WEIGHTS_FILE, NativeInfo, NativeWriter, base_shapes, leaves_of, write_info
+from vlm_jax.checkpoints.tensor_files import not_finite
 from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
 from vlm_jax.config import LlavaConfig
+from vlm_jax.errors import InputError
 from vlm_jax.files import new_folder
 from vlm_jax.models.adapters import merged_kernel
 from vlm_jax.models.llava import forward, logits
@@ -53,7 +55,7 @@ def write_merged(
         source: What the record says of where it came from.
 
     Raises:
-        InputError: ``folder`` exists, or ``tokenizer`` holds none.
+        InputError: ``folder`` exists, ``tokenizer`` holds none, or values are NaN or infinite once they are merged.
     """
     leaves = leaves_of(base)
     shapes = base_shapes(config, {name: leaf.dtype for name, leaf in leaves.items()}, None)
@@ -61,14 +63,21 @@ def write_merged(
         with NativeWriter(partial / WEIGHTS_FILE, shapes) as writer:
             for name, leaf in leaves.items():
                 if (pair := _pair(name, lora)) is None:
-                    writer.write(name, None, np.asarray(leaf))
+                    writer.write(name, None, _finite(name, np.asarray(leaf)))
                     continue
                 for layer in range(len(leaf)):
                     kernel = _merged(config, jnp.asarray(leaf[layer]), pair["a"][layer], pair["b"][layer])
-                    writer.write(name, layer, np.asarray(kernel))
+                    writer.write(name, layer, _finite(f"{name}, layer {layer}", np.asarray(kernel)))
         if tokenizer is not None:
             copy_tokenizer(tokenizer, partial)
         write_info(partial, NativeInfo(config, None, None, source))
+
+
+def _finite(name: str, tensor: np.ndarray) -> np.ndarray:
+    if count := not_finite(tensor):
+        found = f"{count} values of {name} that are NaN or infinite after merging"
+        raise InputError(found, f"finite weights whose sum {tensor.dtype} holds")
+    return tensor
 
 
 _merged = functools.partial(jax.jit, static_argnums=0)(merged_kernel)

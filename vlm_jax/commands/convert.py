@@ -48,7 +48,7 @@ def run(options: Options) -> None:
 
     if is_adapter(options.source):
         _refuse_options(options)
-        export_adapter(options.source, options.target, "llava")
+        report(export_adapter(options.source, options.target, "llava"))
         print(options.target)
         return
     source = open_source(options.source, options.vision, options.projector, options.base)

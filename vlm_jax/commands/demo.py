@@ -119,15 +119,22 @@ def align(options: Options) -> dict[str, dict]:
     drawing.run(drawing.Options(out=world, seed=options.seed, dials=options.dials, **sizes))
     annotate.run(annotate.Options(checkpoint="tiny", world=world, seed=options.seed))
     context = multiprocessing.get_context("spawn")
-    with _passing_on_termination(), ProcessPoolExecutor(2, context, _take_share, (context.Value("i", 0),)) as pool:
+    # Without a lock: a signal's handler must not wait for one.
+    ended = context.Value("b", 0, lock=False)
+    shared = (context.Value("i", 0), ended)
+    with _passing_on_termination(ended), ProcessPoolExecutor(2, context, _take_share, shared) as pool:
         # The longest first.
         waiting = {name: pool.submit(branch, options, name) for name in reversed(MODELS)}
         return {name: waiting[name].result() for name in MODELS}
 
 
 @contextlib.contextmanager
-def _passing_on_termination() -> Iterator[None]:
+def _passing_on_termination(ended: Any) -> Iterator[None]:
     """SIGTERM goes to the workers: one that trains saves where it stands and ends, another ends at once.
+
+    Args:
+        ended: Set to 1, which keeps a worker that has saved from beginning the next branch: the pool has handed that
+            to it already, so that cancelling comes too late.
 
     Raises:
         TerminatedError: It came.
@@ -138,6 +145,7 @@ def _passing_on_termination() -> Iterator[None]:
 
     def pass_on(*_: Any) -> None:
         asked.set()
+        ended.value = 1
         for worker in multiprocessing.active_children():
             worker.terminate()
 
@@ -156,12 +164,17 @@ def _held_out(options: Options) -> int:
     return round(options.preference * _HELD_OUT)
 
 
-def _take_share(started: Any) -> None:
+# In a worker, what SIGTERM sets to 1.
+_ended: Any = None
+
+
+def _take_share(started: Any, ended: Any) -> None:
     """Begin a worker on its half of the cores; where two share a GPU, neither may take all of its memory.
 
     A worker whose parent was killed must not go on: the next run would write the same files.
     """
-    parent = multiprocessing.parent_process()
+    global _ended
+    _ended, parent = ended, multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with started.get_lock():
@@ -186,10 +199,17 @@ class _Named(io.TextIOBase):
 
 
 def branch(options: Options, name: str) -> dict:
-    """Reward model, PPO and evaluation of one of ``MODELS``; the starting model is only evaluated."""
+    """Reward model, PPO and evaluation of one of ``MODELS``; the starting model is only evaluated.
+
+    Raises:
+        TerminatedError: SIGTERM came, perhaps before this began.
+    """
     from vlm_jax.commands import ppo, reward
     from vlm_jax.commands.eval import scenes
+    from vlm_jax.errors import TerminatedError
 
+    if _ended is not None and _ended.value:
+        raise TerminatedError("terminated")
     out, world, adapter = options.out / name, options.out / "world", None
     with_facts = MODELS[name]
     with contextlib.redirect_stdout(_Named(name, sys.stdout)):

@@ -5,6 +5,7 @@ rounded away: read the report, and keep base and adapter apart where you can.
 """
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -51,6 +52,13 @@ def run(options: Options) -> None:
     source = {"path": origin.source, "layout": "merged", "sha256": origin.sha256, "adapter": str(options.adapter)}
     write_merged(options.target, config, map_base(folder)[1], lora, folder, source)
     change = logit_change(apart, _merged_logits(options))
+    if not math.isfinite(change.largest):
+        # Of finite weights, in an arithmetic that is too narrow for them.
+        kind = options.dtype or config.dtype
+        print(
+            f"warning: logits in {kind} are not finite, so nothing is known of what merging changed\n{options.target}"
+        )
+        return
     print(
         f"merging changed the logits ({options.dtype or config.dtype}) by {change.mean:.2g} on average and "
         f"{change.largest:.2g} at most (their standard deviation is {change.spread:.2g}); the likeliest token stayed "
