@@ -78,6 +78,19 @@ def test_bytes_are_read_like_files(tmp_path):
     np.testing.assert_array_equal(pixels(load_image(path.read_bytes())), noise(6, 5))
 
 
+def test_what_opens_a_picture(tmp_path):
+    """A picture of somebody else's is converted like a file's, stays open, and is named by whoever asked for it."""
+    held = Image.fromarray(noise(6, 5)).convert("RGBA")
+    held.putalpha(0)
+    for _ in range(2):
+        assert pixels(load_image(lambda: held)).tolist() == [[list(BACKGROUND)] * 6] * 5
+    path = saved(tmp_path / "a.png", Image.fromarray(noise(60, 50)))
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(InputError, match=r"^found an image that cannot be decoded") as error:
+        load_image(lambda: Image.open(path))
+    assert error.value.file is None
+
+
 def test_unusable_files_name_themselves(tmp_path):
     whole = io.BytesIO()
     Image.fromarray(noise(64, 64)).save(whole, "JPEG")

@@ -232,3 +232,24 @@ def encode_prompt(
     if len(whole) > max_length:
         raise InputError(f"a prompt of {len(whole)} positions (image span included)", f"at most {max_length}")
     return dataclasses.replace(whole, loss_mask=np.zeros(len(whole), bool))
+
+
+def encode_continuation(
+    tokenizer: Tokenizer, template: Template, turns: Sequence[Turn], text: str, config: LlavaConfig, max_length: int
+) -> Encoded:
+    """A prompt and how its answer goes on, with the loss mask on the latter; no end token.
+
+    Raises:
+        InputError: Both are longer than ``max_length`` positions; they are never cut.
+        ValueError: The last turn is not the user's.
+    """
+    prompt = encode_prompt(tokenizer, template, turns, config, max_length)
+    answer = np.array(encode_texts(tokenizer, [f" {text}"])[0], np.int32)
+    if (length := len(prompt) + len(answer)) > max_length:
+        raise InputError(f"a prompt and continuation of {length} positions", f"at most {max_length}")
+    nothing = np.zeros(len(answer), bool)
+    return Encoded(
+        tokens=np.concatenate([prompt.tokens, answer]),
+        image_mask=np.concatenate([prompt.image_mask, nothing]),
+        loss_mask=np.concatenate([prompt.loss_mask, ~nothing]),
+    )

@@ -2,6 +2,8 @@
 
 import io
 import struct
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,9 @@ from PIL import Image, ImageOps
 
 from vlm_jax.config import CLIP_MEAN, Aspect
 from vlm_jax.errors import InputError
+
+# A path, the encoded bytes, or what opens an image: a picture that others hold is then asked for when it is read.
+Source = str | Path | bytes | Callable[[], Image.Image]
 
 # CLIP's mean colour rounded down, (122, 116, 104): what LLaVA pads with.
 BACKGROUND = tuple(int(255 * mean) for mean in CLIP_MEAN)
@@ -28,21 +33,21 @@ _UNREADABLE = (
 )
 
 
-def load_image(source: str | Path | bytes) -> Image.Image:
-    """Decodes the first frame of a file as upright 8-bit RGB.
+def load_image(source: Source) -> Image.Image:
+    """Decodes the first frame of an image as upright 8-bit RGB.
 
     EXIF rotation is applied (LLaVA does not; cameras rely on it). Grey, palette and CMYK are converted,
     16-bit values keep their high byte, transparent parts show the background that LLaVA pads with.
 
     Args:
-        source: A path, or the encoded bytes.
+        source: Where it comes from; an image that a function opened stays open.
 
     Raises:
-        InputError: The file is missing, cut short, damaged, no image, or longer than 16384 pixels on a side.
+        InputError: The image is missing, cut short, damaged, no image, or longer than 16384 pixels on a side.
     """
-    name = "image bytes" if isinstance(source, bytes) else str(source)
+    name = "image bytes" if isinstance(source, bytes) else None if callable(source) else str(source)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with _opened(source) as image:
             if max(image.size) > _LONGEST_SIDE:
                 raise InputError(f"an image of {image.size} pixels", f"sides up to {_LONGEST_SIDE}", file=name)
             image.load()
@@ -51,6 +56,12 @@ def load_image(source: str | Path | bytes) -> Image.Image:
         raise InputError("no such file", "an image file", file=name) from None
     except _UNREADABLE as error:
         raise InputError(f"an image that cannot be decoded ({error})", "a whole image file", file=name) from None
+
+
+def _opened(source: Source) -> AbstractContextManager[Image.Image]:
+    if callable(source):
+        return nullcontext(source())
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -32,7 +32,15 @@ from vlm_jax.data.assemble import (
     suffixes,
     viewer,
 )
-from vlm_jax.data.conversation import Encoded, Template, Tokenizer, Turn, encode_conversation, encode_prompt
+from vlm_jax.data.conversation import (
+    Encoded,
+    Template,
+    Tokenizer,
+    Turn,
+    encode_continuation,
+    encode_conversation,
+    encode_prompt,
+)
 from vlm_jax.data.sources import Instruction, Preference, Prompt
 from vlm_jax.errors import InputError
 from vlm_jax.rewards.prompts import RewardPrompt
@@ -202,12 +210,43 @@ def image_prompts(
     Raises:
         InputError: A prompt is longer than the largest bucket; found before the first batch.
     """
-    view = viewer(config)
     texts = []
     for record in records:
         with placed(record):
             texts.append(encode_prompt(tokenizer, template, record.turns, config, max(buckets)))
+    return _by_length(records, texts, config, batch_size, buckets)
 
+
+def image_continuations(
+    records: Sequence[Prompt],
+    continuations: Sequence[str],
+    tokenizer: Tokenizer,
+    config: LlavaConfig,
+    template: Template,
+    batch_size: int,
+    buckets: Sequence[int],
+) -> grain.IterDataset[EvalBatch]:
+    """As :func:`image_prompts`, with the beginning of an answer behind each prompt, which the loss mask marks.
+
+    Raises:
+        InputError: Prompt and continuation are longer than the largest bucket; found before the first batch.
+    """
+    texts = []
+    for record, text in zip(records, continuations, strict=True):
+        with placed(record):
+            texts.append(encode_continuation(tokenizer, template, record.turns, text, config, max(buckets)))
+    return _by_length(records, texts, config, batch_size, buckets)
+
+
+def _by_length(
+    records: Sequence[Prompt],
+    texts: Sequence[Encoded],
+    config: LlavaConfig,
+    batch_size: int,
+    buckets: Sequence[int],
+) -> grain.IterDataset[EvalBatch]:
+    """Texts of at most the largest bucket's length and the records' images, left-padded."""
+    view = viewer(config)
     groups: dict[int, list[int]] = {length: [] for length in sorted(buckets)}
     for index, text in enumerate(texts):
         groups[next(length for length in groups if len(text) <= length)].append(index)

@@ -13,10 +13,10 @@ _LAYOUT = "a JSON list of objects, or one JSON object per line"
 
 
 class Origin(NamedTuple):
-    """File and 1-based row (of a list) or line (of JSON lines)."""
+    """File and 1-based row (of a list) or line (of JSON lines); None where the name says all."""
 
     file: str
-    row: int
+    row: int | None
 
 
 class Row(NamedTuple):

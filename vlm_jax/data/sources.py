@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.data.conversation import IMAGE, Turn
+from vlm_jax.data.images import Source
 from vlm_jax.data.rows import Origin, Row, read_rows
 from vlm_jax.files import read_json
 
@@ -26,13 +27,14 @@ class Record:
 
     Attributes:
         id: The row's own id, or its number.
-        image: Path (or encoded bytes, for records made in memory); None for a row without an image.
+        image: Path (or, for records made in memory, encoded bytes or what opens a picture); None for a row without an
+            image.
         turns: The conversation, human first, roles alternating.
         origin: Where the row stands; None for records made in memory.
     """
 
     id: str
-    image: Path | bytes | None
+    image: Source | None
     turns: tuple[Turn, ...]
     origin: Origin | None = None
 

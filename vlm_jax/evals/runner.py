@@ -15,6 +15,7 @@ from typing import Any
 
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.opening import Model
+from vlm_jax.config import LlavaConfig
 from vlm_jax.data.conversation import IMAGE, Turn
 from vlm_jax.data.pipelines import image_prompts
 from vlm_jax.data.sources import Prompt
@@ -26,6 +27,11 @@ from vlm_jax.train.log import Meter
 
 # Positions of text, added to those of the image.
 _TEXT_BUCKETS = (64, 128, 256, 512, 1024, 2048)
+
+
+def prompt_lengths(config: LlavaConfig) -> list[int]:
+    """What prompts are padded to; image span included."""
+    return [config.vision.patches + length for length in _TEXT_BUCKETS]
 
 
 def answer_file(
@@ -51,7 +57,7 @@ def answer_file(
     # Without the line that a kill cut off, and without the other half of a batch that it cut.
     write_json_lines(partial, done.values())
     records = [_record(ask, suffix) for ask in asks]
-    buckets = [model.config.vision.patches + length for length in _TEXT_BUCKETS]
+    buckets = prompt_lengths(model.config)
     batches = image_prompts(records, model.tokenizer, model.config, model.template, batch_size, buckets)
 
     def finished(indices: Sequence[int]) -> bool:
