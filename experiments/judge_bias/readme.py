@@ -11,8 +11,8 @@ from vlm_jax.files import read_json
 _P = 0.001
 
 
-def load(folder: Path) -> list[dict]:
-    return [read_json(path) for path in sorted((folder / "results").glob("*.json"))]
+def load(folder: Path, name: str) -> list[dict]:
+    return [read_json(path) for path in sorted((folder / "results").glob(f"{name}_seed_*.json"))]
 
 
 def seed_table(results: list[dict], measure: str) -> str:
@@ -85,11 +85,13 @@ def _over_seeds(values: list[float]) -> str:
 
 def write_readme(folder: Path) -> None:
     """Fill in the generated parts of README.md."""
-    results, readme = load(folder), folder / "README.md"
-    for measure in ("rr_verbosity", "toward_verbosity", "accuracy_verbosity"):
-        replace_between(readme, measure, seed_table(results, measure))
-    replace_between(readme, "biases", bias_table(results))
-    replace_between(readme, "beside", other_table(results))
+    readme = folder / "README.md"
+    for name in ("made", "sampled"):
+        if results := load(folder, name):
+            for measure in ("rr_verbosity", "toward_verbosity", "accuracy_verbosity"):
+                replace_between(readme, f"{name}_{measure}", seed_table(results, measure))
+            replace_between(readme, f"{name}_biases", bias_table(results))
+            replace_between(readme, f"{name}_beside", other_table(results))
 
 
 if __name__ == "__main__":
