@@ -189,3 +189,22 @@ def test_intervals_draw_images():
 
 def test_names_file_ships():
     assert NAMES_FILE.is_file()
+
+
+def test_objects_of_another_table_are_refused(tmp_path, capsys):
+    (tmp_path / "objects.json").write_text('{"1": ["Person", "dog"], "2": ["cat"]}')
+    (tmp_path / "a.jsonl").write_text('{"image_id": 1, "caption": "a dog"}')
+    command = [
+        "--objects",
+        tmp_path / "objects.json",
+        "--answers",
+        tmp_path / "a.jsonl",
+        "--output",
+        tmp_path / "o.json",
+    ]
+    with pytest.raises(SystemExit):
+        main(list(map(str, ["eval", "chair", *command])))
+    assert "1 objects that are not in the table of names (Person)" in capsys.readouterr().err
+    (tmp_path / "objects.json").write_text('{"1": ["dog"], "2": ["cat"]}')
+    main(list(map(str, ["eval", "chair", *command])))
+    assert "captions of 1 of the 2 images" in capsys.readouterr().out

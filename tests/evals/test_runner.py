@@ -161,3 +161,34 @@ def test_commands_that_cannot_be_run(options, complaint, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert complaint in line
     assert not (tmp_path / "o.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--answers", "a.json", "--output", "a.json"], "--answers a.json, which would be written over"),
+        (["--answers", "o.samples.jsonl", "--output", "o.json"], "--answers o.samples.jsonl, which would be written"),
+        (["--answers", "a.json", "--output", "q.json", "--questions", "q.json"], "--questions q.json, which would be"),
+        (["--answers", "a.json", "--output", "page.html"], "expected a name that ends in .json"),
+        (["--answers", "a.json", "--output", "o.json", "--against", "b.json"], "b.json: found no such file"),
+        (["--answers", "q.json", "--output", "o.json"], "id 1 with its own question"),
+        (["--answers", "two.json", "--output", "o.json"], "row 1: found text and prediction"),
+    ],
+)
+def test_nothing_that_is_read_is_written_over(options, complaint, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    question = {"question_id": 1, "image": "a.png", "text": "Is it?", "label": "yes"}
+    files = {
+        "q.json": [question],
+        "a.json": [{"question_id": 1, "text": "Yes"}],
+        "o.samples.jsonl": [{"question_id": 1, "text": "Yes"}],
+        "two.json": [{**question, "prediction": "Yes"}],
+    }
+    for name, rows in files.items():
+        (tmp_path / name).write_text(json.dumps(rows))
+    before = {name: (tmp_path / name).read_text() for name in files}
+    with pytest.raises(SystemExit) as stopped:
+        main(["eval", "pope", *(["--questions", "q.json"] if "--questions" not in options else []), *options])
+    assert stopped.value.code == 2
+    assert complaint in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before

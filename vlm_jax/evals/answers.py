@@ -42,6 +42,8 @@ def answer_in(row: Row) -> Answer:
         InputError: It holds none.
     """
     key = _key(row, _TEXTS, "an answer")
+    if several := [name for name in _TEXTS[:-1] if name in row.values and name != key]:
+        raise row.wrong(f"{key} and {', '.join(several)}", "one of them: which is the model's answer?")
     question = next((row.values[name] for name in _QUESTIONS if isinstance(row.values.get(name), str)), None)
     # Interned where they are short: a million answers to yes/no questions are a few.
     text = row.text(row.values[key], key)
@@ -104,6 +106,8 @@ def answers_to(
         surplus = [identity for identity in answers if identity not in known]
         raise InputError(f"answers to {_list(surplus)}", f"ids among the {len(ids)} of the questions", file=str(file))
     for identity, text in (questions or {}).items():
+        if answers[identity].text == text:
+            raise InputError(f"id {identity} with its own question", "an answer", file=str(file))
         asked = answers[identity].question
         if asked is not None and text not in asked:
             found = f"id {identity} as an answer to {asked[:80]!r}"

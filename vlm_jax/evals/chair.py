@@ -96,7 +96,7 @@ def score(
         unparsed=sum(not length for length in lengths),
         tally=sums,
         tables={"objects hallucinated most": _by_object(found, [objects[image] for image in captions])},
-        remarks=_REMARKS[mode],
+        remarks=(*_REMARKS[mode], *_coverage(captions, objects)),
     )
 
 
@@ -106,6 +106,13 @@ _REMARKS = {
     "unique": ("unique mentions: near to Object HalBench, not the same",),
 }
 _MOST = 10
+
+
+def _coverage(captions: Mapping[str, str], objects: Mapping[str, Set[str]]) -> tuple[str, ...]:
+    """CHAIR's script asks for a caption of every image; ground truth of a whole data set is usual too."""
+    if len(captions) == len(objects):
+        return ()
+    return (f"captions of {len(captions)} of the {len(objects)} images whose objects are known",)
 
 
 def _row(image: str, caption: str, mentions: Sequence[Mention], here: Set[str]) -> dict[str, Any]:

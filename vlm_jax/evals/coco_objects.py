@@ -193,3 +193,12 @@ def read_objects(path: Path) -> dict[str, frozenset[str]]:
     if not raw:
         raise InputError("no images", "image id -> list of objects", file=str(path))
     return {image: frozenset(objects) for image, objects in raw.items()}
+
+
+def check_objects(objects: Mapping[str, frozenset[str]], names: ObjectNames, file: Path) -> None:
+    """Raises:
+    InputError: An image has an object that no caption can name: by another table, or in another spelling.
+    """
+    if odd := sorted(set().union(*objects.values()) - set(names.official.values())):
+        found = f"{len(odd)} objects that are not in the table of names ({', '.join(odd[:5])})"
+        raise InputError(found, "objects found with the same table", file=str(file))

@@ -238,7 +238,7 @@ def score_judgements(
                 "answer": answer,
                 "rating": rating,
                 "judgement": judgement,
-                "fault": 6.0 - (rating or 0),
+                "fault": 0.0 if rating is None else max(0.0, 3.0 - rating),
             }
             for one, answer, rating, judgement in zip(questions, answers, ratings, judgements, strict=True)
         ],

@@ -1,5 +1,6 @@
 """A benchmark's result for the terminal."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,11 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 _TINY_P = 0.001
+_PIPE_WIDTH = 200
 
 
 def print_result(result: Mapping[str, Any], console: Console | None = None) -> None:
     """Metrics with their intervals, baselines beside them, tables, and the comparison with another model."""
-    console = console or Console()
+    # Not the 80 columns that a pipe is taken for: names would be cut.
+    console = console or Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     unparsed = f", {result['unparsed']} without anything to read" if result["unparsed"] else ""
     console.print(f"{result['benchmark']}, mode {result['mode']}, {result['n']} samples{unparsed}", highlight=False)
     console.print(_metrics(result))
@@ -57,7 +60,7 @@ def _comparison(comparison: Mapping[str, Mapping[str, Any]]) -> Table:
 def _empty(*columns: str) -> Table:
     table = Table(show_edge=False, pad_edge=False)
     for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left")
+        table.add_column(column, justify="right" if place else "left", no_wrap=not place)
     return table
 
 

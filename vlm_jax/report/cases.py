@@ -83,8 +83,12 @@ def _shown(value: Any) -> str:
 def _picture(path: Path | None) -> str | None:
     if path is None or not path.is_file():
         return None
-    with Image.open(path) as image:
-        small = image.convert("RGB")
+    try:
+        with Image.open(path) as image:
+            small = image.convert("RGB")
+    except OSError:
+        # The page is about the answers; whoever shows the picture to a model says what is wrong with it.
+        return None
     small.thumbnail((_WIDTH, _WIDTH))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)

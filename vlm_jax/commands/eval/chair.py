@@ -44,17 +44,22 @@ class Options(Scoring):
 
 
 def run(options: Options) -> None:
+    from vlm_jax.errors import InputError
     from vlm_jax.evals import chair
     from vlm_jax.evals.answers import read_answers
     from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.coco_objects import NAMES_FILE, read_names, read_objects
+    from vlm_jax.evals.coco_objects import NAMES_FILE, check_objects, read_names, read_objects
 
     objects = read_objects(options.objects)
     names = read_names(options.synonyms or NAMES_FILE)
+    check_objects(objects, names, options.objects)
 
     def score(path: Path) -> "Scored":
         captions = {image: answer.text for image, answer in read_answers(path).items()}
-        return chair.score(captions, objects, names, options.mode)
+        try:
+            return chair.score(captions, objects, names, options.mode)
+        except InputError as error:
+            raise error.at(str(path)) from None
 
     def asks(images: Path | None) -> "Sequence[Ask]":
         files = {image: image_file(options.image_name, image) for image in objects}

@@ -86,12 +86,12 @@ def conclude(
     from vlm_jax.report.cases import write_cases
 
     answers = answers_of(options, asks)
+    folder = options.answering.images
+    images = {ask.id: ask.image for ask in asks(folder) if ask.image is not None} if folder is not None else {}
     scored = score(answers)
     other = None if options.against is None else score(options.against)
     result = result_of(benchmark, mode, scored, other)
     write_result(options.output, result, scored.per_sample)
-    folder = options.answering.images
-    images = {ask.id: ask.image for ask in asks(folder) if ask.image is not None} if folder is not None else {}
     page = options.output.with_suffix(".html")
     write_cases(page, result, scored.per_sample, images)
     print_result(result)
@@ -109,6 +109,7 @@ def answers_of(options: Scoring, asks: Callable[[Path | None], Sequence["Ask"]])
     if (options.answers is None) == (options.answering.checkpoint is None):
         found = "neither" if options.answers is None else "both"
         raise InputError(f"{found} of --answers and --checkpoint", "one of them")
+    _check_files(options)
     if options.answers is not None:
         return options.answers
     if options.answering.images is None:
@@ -116,6 +117,21 @@ def answers_of(options: Scoring, asks: Callable[[Path | None], Sequence["Ask"]])
     target = options.output.with_suffix(".answers.jsonl")
     _answer(options.answering, target, asks(options.answering.images))
     return target
+
+
+def _check_files(options: Scoring) -> None:
+    """Before hours of answering: nothing that is read is written over, and what is compared with is there."""
+    from vlm_jax.errors import InputError
+
+    if options.output.suffix != ".json":
+        raise InputError(f"--output {options.output}", "a name that ends in .json")
+    written = {options.output.with_suffix(end).resolve() for end in (".json", ".html", ".samples.jsonl")}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name != "output" and isinstance(value, Path) and value.resolve() in written:
+            raise InputError(f"--{field.name} {value}, which would be written over", "another --output")
+    if options.against is not None and not options.against.is_file():
+        raise InputError("no such file", "a file of answers", file=str(options.against))
 
 
 def _answer(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
