@@ -57,7 +57,8 @@ def _beside(path: Path) -> Iterator[Path]:
             yield Path(folder) / path.name
         except OSError as error:
             # A full disk is met while writing, where the system names no file; and nobody knows the hidden name.
-            if (written := error.filename2 or error.filename) is None or str(written).startswith(folder):
+            written = error.filename2 or error.filename
+            if error.errno is not None and (written is None or str(written).startswith(folder)):
                 error.filename, error.filename2 = str(path), None
             raise
 

@@ -300,6 +300,15 @@ def test_a_key_in_the_url_is_refused_and_not_told(url):
     assert "sk-1" not in str(error.value)
 
 
+@pytest.fixture
+def interruptible():
+    """A shell starts what runs in its background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_being_stopped_stops_at_once():
     """Whoever presses Ctrl-C does not wait for time-outs and pauses."""
 

@@ -130,7 +130,7 @@ def _check_files(options: Scoring) -> None:
         value = getattr(options, field.name)
         if field.name != "output" and isinstance(value, Path) and value.resolve() in written:
             raise InputError(f"--{field.name} {value}, which would be written over", "another --output")
-    if options.against is not None and not options.against.is_file():
+    if options.against is not None and not options.against.exists():
         raise InputError("no such file", "a file of answers", file=str(options.against))
 
 

@@ -46,7 +46,7 @@ class RewardComparer:
     ):
         self.cut = 0
         self._model, self._role, self._batch_size = model, role, batch_size
-        self._view = viewer(model.config, "pad", resolution)
+        self._view = viewer(model.config, resolution)
         self._suffix_of = suffixes(model.tokenizer, model.template, prompt)
         lengths = [model.config.vision.patches + length for length in _TEXT_BUCKETS]
         self._buckets = [*(length for length in lengths if length < max_length), max_length]
