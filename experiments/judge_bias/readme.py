@@ -9,6 +9,8 @@ from experiments.generated import replace_between
 from vlm_jax.files import read_json
 
 _P = 0.001
+# What is shown seed by seed, by kind of pairs.
+_BY_SEED = {"made": ("rr_verbosity",), "sampled": ("rr_verbosity", "toward_verbosity", "accuracy_verbosity")}
 
 
 def load(folder: Path, name: str) -> list[dict]:
@@ -86,9 +88,9 @@ def _over_seeds(values: list[float]) -> str:
 def write_readme(folder: Path) -> None:
     """Fill in the generated parts of README.md."""
     readme = folder / "README.md"
-    for name in ("made", "sampled"):
+    for name in _BY_SEED:
         if results := load(folder, name):
-            for measure in ("rr_verbosity", "toward_verbosity", "accuracy_verbosity"):
+            for measure in _BY_SEED[name]:
                 replace_between(readme, f"{name}_{measure}", seed_table(results, measure))
             replace_between(readme, f"{name}_biases", bias_table(results))
             replace_between(readme, f"{name}_beside", other_table(results))
