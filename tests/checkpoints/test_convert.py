@@ -193,6 +193,10 @@ def test_delta_weights(tmp_path):
             expected[: len(base[name])] += base[name]
         if expected is not None and "vision" not in name:
             np.testing.assert_array_equal(source.read(name), expected.numpy())
+    near_nothing = delta["model.norm.weight"] * 0.001
+    torch.save(delta | {"model.norm.weight": near_nothing}, tmp_path / "delta/pytorch_model.bin")
+    with pytest.raises(InputError, match=r"stored as a difference to a LLaMA; expected --base"):
+        open_source(tmp_path / "delta", vision=tmp_path / "clip")
     base["model.norm.weight"] = torch.ones(99)
     torch.save(base, tmp_path / "base/pytorch_model.bin")
     with pytest.raises(InputError, match=r"model.norm.weight \[99\] under a delta of \[48\]"):

@@ -42,6 +42,12 @@ def test_convert_and_export_give_the_checkpoint_back(converted, checkpoint, tmp_
         assert (checkpoint / name).read_text() == (tmp_path / "hf" / name).read_text()
 
 
+def test_our_own_layout_is_not_converted_again(converted, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("convert", converted / "whole", tmp_path / "again", "--quantize", "nf4")
+    assert "found a checkpoint in our own layout, converted already" in capsys.readouterr().err
+
+
 def test_a_quantised_base_answers(converted, checkpoint, capsys):
     prompt = ["--prompt", "Describe the picture.", "--max-new-tokens", "5"]
     for folder in (checkpoint, converted / "whole", converted / "small"):
@@ -51,7 +57,7 @@ def test_a_quantised_base_answers(converted, checkpoint, capsys):
     assert small
 
 
-def test_show(converted, checkpoint, adapter, capsys):
+def test_show(converted, checkpoint, adapter, tmp_path, capsys):
     run("checkpoint", "show", converted / "small")
     out = capsys.readouterr().out
     assert "layout: our own" in out
@@ -63,6 +69,11 @@ def test_show(converted, checkpoint, adapter, capsys):
     assert "layout: peft adapter" in out
     assert "rank 8, alpha 16.0" in out
     assert "a reward head beside it" in out
+    shutil.copytree(checkpoint, tmp_path / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
+    run("checkpoint", "show", tmp_path / "mute")
+    out = capsys.readouterr().out
+    assert "all tensors are there, but no tokenizer" in out
+    assert "complete" not in out
 
 
 def test_merge_reports_what_it_changed(converted, checkpoint, adapter, tmp_path, capsys):
@@ -113,6 +124,16 @@ def test_a_broken_adapter_is_converted_with_a_warning(adapter, tmp_path, capsys)
     out = capsys.readouterr().out
     assert out.count("warning") == 1
     assert "warning: 3 values of base_model.model.model.layers.0." in out
+
+
+def test_rows_that_are_left_out_are_told(checkpoint, tmp_path, capsys):
+    shutil.copytree(checkpoint, tmp_path / "hf")
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    # The last row of 512: whatever lies from the image token on is transformers' padding.
+    (tmp_path / "hf/config.json").write_text(json.dumps(config | {"image_token_index": 511}))
+    run("export", tmp_path / "hf", tmp_path / "original", "--layout", "llava", "--vision-tower", "clip")
+    assert "note: rows 511 to 511 of the token tables" in capsys.readouterr().out
+    assert load_file(tmp_path / "original/model.safetensors")["lm_head.weight"].shape[0] == 511
 
 
 def test_peft_export(adapter, tmp_path):

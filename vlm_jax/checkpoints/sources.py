@@ -48,6 +48,9 @@ _HF_TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_hea
 _PEFT = "base_model."  # What ``non_lora_trainables.bin`` puts before every name, and ``mm_projector.bin`` does not.
 _IN_NO_LLAMA = re.compile(r"mm_projector|vision_tower")
 _NAMED = 8  # Tensors that a complaint lists.
+_FINAL_NORM = "model.norm.weight"
+# Mean size of the final norm's scales: between about 1 in a model and about 0.01 in the difference of two.
+_LEAST_SCALE = 0.1
 
 
 class Delta:
@@ -300,8 +303,18 @@ def _original(folder: Path, raw: dict, vision: Path | None, projector: Path | No
     if not any("vision_tower" in name for name in places):
         found, wanted = "no vision tower in it", f"--vision with a folder of {raw.get('mm_vision_tower')}"
         raise InputError(found, wanted, file=str(model.path))
-    layout = original_llava(config.projector)
-    return _checked("llava", folder, config, layout, places, model.path)
+    source = _checked("llava", folder, config, original_llava(config.projector), places, model.path)
+    if base is None:
+        _check_no_delta(source, model.path)
+    return source
+
+
+def _check_no_delta(source: Source, file: Path) -> None:
+    """Deltas have the names, shapes and config of a model; only their values tell."""
+    scale = float(np.abs(source.read(_FINAL_NORM).astype(np.float32)).mean())
+    if scale < _LEAST_SCALE:
+        found = f"a final norm whose scales are {scale:.3g} on average: weights stored as a difference to a LLaMA"
+        raise InputError(found, "--base with the folder of that LLaMA", file=str(file))
 
 
 def added_ids(folder: Path) -> dict[str, Any]:

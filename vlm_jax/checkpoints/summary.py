@@ -11,6 +11,7 @@ import numpy as np
 from vlm_jax.checkpoints import native, peft_files
 from vlm_jax.checkpoints.sources import open_source
 from vlm_jax.checkpoints.tensor_files import TensorFile, TensorFolder
+from vlm_jax.checkpoints.tokenizer_files import tokenizer_files
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json
 
@@ -65,7 +66,7 @@ def _native(folder: Path) -> Description:
     )
     for name, part in parts.items():
         part.parameters = whole[name].parameters
-    return Description("our own", parts, remarks)
+    return Description("our own", parts, remarks + _without_tokenizer(folder))
 
 
 def _adapter(folder: Path) -> Description:
@@ -85,11 +86,20 @@ def _torch(folder: Path) -> Description:
     raw = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     try:
         source = open_source(folder)
-        layout, remarks = {"hf": "transformers' LLaVA", "llava": "original LLaVA"}[source.layout], ["complete"]
+        layout = {"hf": "transformers' LLaVA", "llava": "original LLaVA"}[source.layout]
+        remarks = _without_tokenizer(folder) or ["complete"]
     except InputError as error:
         layout = _guess(raw)
         remarks = [f"not usable as it is: found {error.found}; expected {error.expected}"]
     return Description(layout, _parts(tensors.shapes, tensors.dtypes), remarks)
+
+
+def _without_tokenizer(folder: Path) -> list[str]:
+    try:
+        tokenizer_files(folder)
+    except InputError as error:
+        return [f"all tensors are there, but {error.found}; expected {error.expected}"]
+    return []
 
 
 def _guess(raw: dict[str, Any]) -> str:

@@ -42,10 +42,15 @@ class Options:
 def run(options: Options) -> None:
     from vlm_jax.checkpoints.convert import convert
     from vlm_jax.checkpoints.export import export_adapter
+    from vlm_jax.checkpoints.native import CONFIG_FILE
     from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.sources import open_source
+    from vlm_jax.errors import InputError
     from vlm_jax.train.log import Meter
 
+    if (options.source / CONFIG_FILE).exists():
+        wanted = "the checkpoint that it was made from, or what vlm-jax export makes of it"
+        raise InputError("a checkpoint in our own layout, converted already", wanted, file=str(options.source))
     if is_adapter(options.source):
         _refuse_options(options)
         report(export_adapter(options.source, options.target, "llava"))

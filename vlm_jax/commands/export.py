@@ -36,6 +36,7 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.export import export, export_adapter
     from vlm_jax.checkpoints.opening import checkpoint_folder, map_base
     from vlm_jax.checkpoints.peft_files import is_adapter
+    from vlm_jax.checkpoints.vocabulary import text_rows
     from vlm_jax.errors import InputError
 
     folder = checkpoint_folder(options.source)
@@ -46,6 +47,9 @@ def run(options: Options) -> None:
         export_adapter(folder, options.target, options.peft_class or "hf")
     else:
         config, base = map_base(folder)
+        if options.layout == "llava" and (rows := text_rows(config)) < config.language.vocab_size:
+            last = config.language.vocab_size - 1
+            print(f"note: rows {rows} to {last} of the token tables, from the image token on, are left out")
         export(options.target, options.layout, config, base, folder, options.dtype, options.vision_tower)
     print(options.target)
 
