@@ -2,6 +2,8 @@
 only when it runs, so that help and mistakes answer at once."""
 
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -23,7 +25,8 @@ VERBS = {
 _RESUMABLE = ("demo", "sft", "reward", "ppo", "convert", "eval")
 
 _AGAIN = "the same command goes on from where it was"
-_TERMINATED = 128 + 15  # What a shell reports of a process that SIGTERM ended.
+# What a shell reports of a process that SIGTERM and SIGPIPE ended.
+_TERMINATED, _READER_GONE = 128 + 15, 128 + 13
 
 _HELP = """usage: vlm-jax VERB [options]
 
@@ -57,7 +60,25 @@ Score a file of answers, or let a checkpoint answer first.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Exits with 2 and one line on a user's mistake, in the command line or in a file."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads(sys.stdout.fileno()):
+            raise
+        # Python writes what is left at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_READER_GONE)
+
+
+def _nobody_reads(pipe: int) -> bool:
+    """Whether the other end of a pipe is gone, ``| head`` say."""
+    ends = select.poll()
+    ends.register(pipe, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in ends.poll(0))
+
+
+def _run(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP.format(verbs="\n".join(f"  {verb:11}{line}" for verb, line in VERBS.items())))
         return

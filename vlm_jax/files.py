@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from vlm_jax.errors import InputError
 
@@ -65,25 +65,36 @@ def _beside(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a file, made where there is none, until the block ends or the process does, in whichever way.
-
-    Where the system has no ``flock`` (Windows) or the file system does not support it (some network ones), nothing is
-    held and nobody is kept out.
+    """:func:`hold` a file, made where there is none, until the block ends or the process does, in whichever way.
 
     Raises:
         InputError: Somebody else holds it.
     """
     with path.open("ab") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                found = "a folder in use by another process"
-                raise InputError(found, "to be alone in it", file=str(path.parent)) from None
-            except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-                    raise
+        try:
+            hold(file, wait=False)
+        except BlockingIOError:
+            found = "a folder in use by another process"
+            raise InputError(found, "to be alone in it", file=str(path.parent)) from None
         yield
+
+
+def hold(file: IO[bytes], wait: bool = True) -> None:
+    """Keep others who hold a file out of it until it is closed.
+
+    Where the system has no ``flock`` (Windows) or the file system does not support it (some network ones), nothing is
+    held and nobody is kept out.
+
+    Raises:
+        BlockingIOError: Somebody else holds it, and ``wait`` is off.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
 
 
 def read_text(path: str | Path) -> str:
@@ -100,11 +111,12 @@ def read_text(path: str | Path) -> str:
 
 def read_lines(path: str | Path) -> Iterator[str]:
     """The lines of a UTF-8 file, one in memory at a time, with their ends; errors as in :func:`read_text`."""
-    done = 0
     with _readable(path), Path(path).open("rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
+        done = file.tell()
         for line in file:
-            start = len(codecs.BOM_UTF8) if done == 0 and line.startswith(codecs.BOM_UTF8) else 0
-            yield _decode(line[start:], path, done + start)
+            yield _decode(line, path, done)
             done += len(line)
 
 
@@ -166,8 +178,13 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 def write_json_lines(path: str | Path, rows: Iterable[dict]) -> None:
     """One compact JSON object a line, written as the rows come."""
-    with _replacing(Path(path)) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_encode(row) + "\n" for row in rows)
+    write_lines(path, ((_encode(row) + "\n").encode() for row in rows))
+
+
+def write_lines(path: str | Path, lines: Iterable[bytes]) -> None:
+    """Lines with their ends, written as they come."""
+    with _replacing(Path(path)) as partial, partial.open("wb") as file:
+        file.writelines(lines)
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

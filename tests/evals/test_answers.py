@@ -32,6 +32,40 @@ def test_formats_in_use(row, as_list, tmp_path):
     assert answers_to(["7"], found, path, {"7": "Is there a dog?"}) == ["Yes"]
 
 
+def test_captions_by_image_as_chairs_script_reads_them(tmp_path):
+    path = tmp_path / "captions.json"
+    captions = {"7": {"image_id": 7, "caption": "A dog."}, "9": {"image_id": 9, "caption": "A cat."}}
+    path.write_text(json.dumps({"overall": {"CIDEr": 0.9}, "imgToEval": captions}))
+    found = read_answers(path)
+    assert {identity: answer.text for identity, answer in found.items()} == {"7": "A dog.", "9": "A cat."}
+    path.write_text(json.dumps({"imgToEval": {"7": "A dog."}}))
+    with pytest.raises(InputError, match="row 1: found imgToEval of 7 of type str"):
+        read_answers(path)
+
+
+def test_answers_without_ids_stand_in_the_questions_order(tmp_path):
+    path, questions = tmp_path / "answers.json", {"a": "Is there a dog?", "b": "Is there a cat?"}
+    rows = [{"question": text, "answer": said} for text, said in zip(questions.values(), ("Yes", "No"), strict=True)]
+
+    def read(rows):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return answers_to(list(questions), read_answers(path, list(questions)), path, questions)
+
+    assert read(rows) == ["Yes", "No"]
+    for odd, complaint in (
+        (rows[::-1], "row 1: found id a as an answer to 'Is there a cat"),
+        (rows[:1], "no answer to b"),
+        ([*rows, rows[0]], "row 3: found one answer more than there are questions"),
+        ([rows[0], {"answer": "No"}], r"row 2: found the keys \['answer'\]; expected an id, or the question"),
+        ([rows[0], {"question_id": "b", "answer": "No"}], "row 2: found an id"),
+        ([rows[0], {"question": "Is there a cat?"}], "row 2: .* expected an answer under"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            read(odd)
+    with pytest.raises(InputError, match="expected an id under"):
+        read_answers(path)
+
+
 @pytest.mark.parametrize(
     "content",
     [

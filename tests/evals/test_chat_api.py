@@ -300,6 +300,13 @@ def test_a_key_in_the_url_is_refused_and_not_told(url):
     assert "sk-1" not in str(error.value)
 
 
+@pytest.mark.parametrize("url", ["htp://me:sk-1@host/v1", "me:sk-1@host", "ftp://host/v1?key=sk-1"])
+def test_nor_is_one_in_what_is_no_url(url):
+    with pytest.raises(InputError, match=r"the URL '.*\*\*\*") as error:
+        ChatApiJudge(url, "judge")
+    assert "sk-1" not in str(error.value)
+
+
 @pytest.fixture
 def interruptible():
     """A shell starts what runs in its background with SIGINT ignored."""

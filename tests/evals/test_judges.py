@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import threading
 
 import pytest
 from PIL import Image
@@ -16,6 +17,7 @@ from vlm_jax.evals.judges.checkpoint import CheckpointJudge
 from vlm_jax.evals.judges.interface import Judge, Judgement, JudgeRequest, priced, totals, unnoticed
 from vlm_jax.evals.judges.replay import ReplayJudge
 from vlm_jax.evals.judges.scene_rule import SceneJudge
+from vlm_jax.files import hold
 from vlm_jax.scenes.questions import questions
 from vlm_jax.scenes.truth import score
 from vlm_jax.scenes.world import generator_for, scene
@@ -134,6 +136,34 @@ def test_a_failure_keeps_what_was_finished(tmp_path):
     judge = Counting()
     assert [one.cached for one in CachedJudge(judge, tmp_path / "kept")(asked(5))] == [True] * 3 + [False] * 2
     assert judge.asked == ["q3", "q4"]
+
+
+def test_silence_is_not_kept(tmp_path):
+    class Silent(Counting):
+        def __call__(self, requests, finished):
+            for place, _ in enumerate(requests):
+                finished(place, Judgement(" "))
+            return [Judgement(" ")] * len(requests)
+
+    assert texts(CachedJudge(Silent("one"), tmp_path)(asked(2))) == [" ", " "]
+    judge = Counting("one")
+    CachedJudge(judge, tmp_path)(asked(2))
+    assert judge.asked == ["q0", "q1"]
+
+
+def test_nobody_takes_half_a_line_for_a_cut(tmp_path):
+    """Whoever opens the folder waits until a line that is being written is whole."""
+    CachedJudge(Counting(), tmp_path)(asked(1))
+    opened = threading.Thread(target=lambda: CachedJudge(Counting(), tmp_path))
+    with (tmp_path / "judgements.jsonl").open("ab", buffering=0) as file:
+        hold(file)
+        file.write(b'{"key": "x", "te')
+        opened.start()
+        opened.join(0.2)
+        assert opened.is_alive()
+        file.write(b'xt": "whole"}\n')
+    opened.join()
+    assert (tmp_path / "judgements.jsonl").read_text().endswith('{"key": "x", "text": "whole"}\n')
 
 
 @pytest.mark.parametrize("cut", [1, 40, 10**6])

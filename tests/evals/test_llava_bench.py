@@ -309,6 +309,18 @@ def test_saved_reviews_through_the_command(command, tmp_path, capsys):
     assert "Judge: replay from review.jsonl; 6 judgements, 0 of them made now" in out
 
 
+def test_scores_that_the_script_could_not_read(command, tmp_path):
+    """It keeps a pair of -1 for them, which counts in its mean and says nothing of a category."""
+    pairs = [(8, 6), (-1, -1), (10, 5), (7, 7), (-1, -1), (6, 3)]
+    rows = [{"question_id": i, "tuple": list(pair)} for i, pair in enumerate(pairs)]
+    review = saved(tmp_path, rows, "review.jsonl")
+    result = command("--judge", f"replay:{review}")
+    assert result["metrics"]["relative_score"] == relative(pairs)
+    assert result["unparsed"] == 2
+    name = CATEGORIES[1]
+    assert f"no judgement was read of {name}: figures there say nothing" in result["remarks"]
+
+
 def test_a_judge_behind_a_url(command, tmp_path, monkeypatch):
     pytest.importorskip("openai", reason="needs the judge extra")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

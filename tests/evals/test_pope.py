@@ -195,6 +195,24 @@ def test_the_command(write, tmp_path, capsys):
     assert "all yes" in capsys.readouterr().out
 
 
+def test_answers_in_popes_own_format(write, tmp_path):
+    texts = {one["question_id"]: one["text"] for one in QUESTIONS}
+    own = [{"question": texts[one["question_id"]], "answer": one["text"]} for one in ANSWERS]
+    for name, answers in (("ids", ANSWERS), ("order", own)):
+        files = ["--questions", write("q.jsonl", QUESTIONS), "--answers", write("a.jsonl", answers)]
+        run(*files, "--output", tmp_path / f"{name}.json")
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text())["metrics"] for name in ("ids", "order"))
+    assert one == two
+
+
+def test_options_that_change_nothing_are_refused(write, tmp_path, capsys):
+    files = ["--questions", write("q.jsonl", QUESTIONS), "--answers", write("a.jsonl", ANSWERS)]
+    with pytest.raises(SystemExit):
+        run(*files, "--output", tmp_path / "out.json", "--temperature", "0.5", "--suffix", "none")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "found --suffix, --temperature with --answers; expected --checkpoint" in line
+
+
 def test_a_list_with_a_byte_order_mark_and_carriage_returns(write, tmp_path):
     questions = tmp_path / "q.json"
     questions.write_bytes(b"\xef\xbb\xbf" + json.dumps(QUESTIONS, indent=1).replace("\n", "\r\n").encode())

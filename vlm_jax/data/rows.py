@@ -45,6 +45,13 @@ class Row(NamedTuple):
                 raise self.wrong(f"{what} with a lone surrogate", f"{what} as valid Unicode") from None
         return value
 
+    def string(self, key: str) -> str:
+        """The text under ``key``."""
+        value = self.values.get(key)
+        if type(value) is str and value.isascii():
+            return value
+        return self.text(self.require(key), key)
+
     def integer(self, key: str, allowed: range, default: int | None = None) -> int:
         value = self.require(key) if default is None else self.values.get(key, default)
         if type(value) is not int or value not in allowed:
@@ -117,7 +124,11 @@ def _line_values(lines: Iterable[str], file: str) -> Iterator[tuple[Origin, Any]
     for number, line in enumerate(lines, 1):
         if line := line.strip():
             origin = Origin(file, number)
-            value, end = _decode(line, 0, origin, first_line=number)
+            try:
+                value, end = _DECODER.raw_decode(line)
+            except (ValueError, RecursionError, InputError):
+                # Raises again, with what is wrong and where.
+                value, end = _decode(line, 0, origin, first_line=number)
             if end < len(line):
                 raise InputError(f"{line[end : end + 20]!r} after the object", _LAYOUT, file=file, row=number)
             yield origin, value

@@ -101,7 +101,7 @@ def read_queries(path: Path) -> dict[str, Query]:
     """
     found: dict[str, Query] = {}
     for row in iter_rows(path):
-        query = Query(row_id(row, "id"), *(row.text(row.require(key), key) for key in ("image", "query")))
+        query = Query(row_id(row, "id"), *(row.string(key) for key in ("image", "query")))
         if query.id in found:
             raise row.wrong(f"id {query.id} for the second time", "ids that differ")
         found[query.id] = query

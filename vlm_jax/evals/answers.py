@@ -4,10 +4,15 @@ in lines or in a list.
     {"question_id": 1, "prompt": "Is there a dog in the image?", "text": "Yes"}      LLaVA
     {"image_id": 226988, "caption": "A woman at a table."}                            OPERA's captions
     {"id": 3, "response": "No"}                                                       AMBER
+    {"question": "Is there a dog in the image?", "answer": "Yes"}                     POPE, in the questions' order
+
+or, as CHAIR's script reads them, an object of such objects: {"imgToEval": {"226988": {"image_id": 226988, ...}}}.
 """
 
+import functools
+import itertools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +23,7 @@ _IDS = ("question_id", "image_id", "id", "index")
 # Where a row has the model's and the right one, "answer" is the right one.
 _TEXTS = ("text", "caption", "response", "model_answer", "model_prediction", "prediction", "answer")
 _QUESTIONS = ("prompt", "question")
+_BY_IMAGE = "imgToEval"
 _NAMED = 5  # Ids that a complaint lists.
 _SHORT = 64
 
@@ -30,9 +36,70 @@ class Answer(NamedTuple):
     row: int
 
 
-def read_answers(path: Path) -> dict[str, Answer]:
-    """:func:`collect_answers` of a file."""
-    return collect_answers(iter_rows(path))
+def read_answers(path: Path, ids: Sequence[str] | None = None) -> dict[str, Answer]:
+    """:func:`collect_answers` of a file.
+
+    Args:
+        path: Of the file.
+        ids: Of all questions, in whose order stand rows that have no id and repeat their question instead; None where
+            such rows are not taken.
+    """
+    rows = iter_rows(path)
+    first = next(rows)
+    if _BY_IMAGE in first.values:
+        return collect_answers(_by_image(first))
+    rows = itertools.chain([first], rows)
+    if ids is not None and _keys(tuple(first.values)).identity is None:
+        return _in_order(rows, ids)
+    return collect_answers(rows)
+
+
+def _by_image(row: Row) -> Iterator[Row]:
+    entries = row.values[_BY_IMAGE]
+    if not isinstance(entries, dict):
+        raise row.wrong(f"{_BY_IMAGE} of type {type(entries).__name__}", "an object of image id -> answer")
+    for image, values in entries.items():
+        if not isinstance(values, dict):
+            raise row.wrong(
+                f"{_BY_IMAGE} of {image} of type {type(values).__name__}", "an object with image_id and caption"
+            )
+        yield Row(row.origin, values)
+
+
+def _in_order(rows: Iterable[Row], ids: Sequence[str]) -> dict[str, Answer]:
+    found: dict[str, Answer] = {}
+    for place, row in enumerate(rows):
+        keys = _keys(tuple(row.values))
+        if keys.identity is not None:
+            raise row.wrong(f"an id ({keys.identity}) behind rows without one", "ids in all rows or in none")
+        if place == len(ids):
+            raise row.wrong("one answer more than there are questions", f"{len(ids)} answers, in their order")
+        answer = _answer(row, keys)
+        if answer.question is None:
+            raise _without(row, _QUESTIONS, "an id, or the question")
+        found[ids[place]] = answer
+    return found
+
+
+class _Keys(NamedTuple):
+    """Under which keys a row has what; ``rivals`` hold other models' answers, or nobody knows whose."""
+
+    identity: str | None
+    text: str | None
+    rivals: tuple[str, ...]
+    questions: tuple[str, ...]
+
+
+# Rows of one file have the same keys, a million times.
+@functools.lru_cache(maxsize=64)
+def _keys(present: tuple[str, ...]) -> _Keys:
+    texts = [name for name in _TEXTS if name in present]
+    return _Keys(
+        identity=next((name for name in _IDS if name in present), None),
+        text=texts[0] if texts else None,
+        rivals=tuple(name for name in texts[1:] if name != _TEXTS[-1]),
+        questions=tuple(name for name in _QUESTIONS if name in present),
+    )
 
 
 def answer_in(row: Row) -> Answer:
@@ -41,10 +108,16 @@ def answer_in(row: Row) -> Answer:
     Raises:
         InputError: It holds none.
     """
-    key = _key(row, _TEXTS, "an answer")
-    if several := [name for name in _TEXTS[:-1] if name in row.values and name != key]:
-        raise row.wrong(f"{key} and {', '.join(several)}", "one of them: which is the model's answer?")
-    question = next((row.values[name] for name in _QUESTIONS if isinstance(row.values.get(name), str)), None)
+    return _answer(row, _keys(tuple(row.values)))
+
+
+def _answer(row: Row, keys: _Keys) -> Answer:
+    _, key, rivals, questions = keys
+    if key is None:
+        raise _without(row, _TEXTS, "an answer")
+    if rivals:
+        raise row.wrong(f"{key} and {', '.join(rivals)}", "one of them: which is the model's answer?")
+    question = next((row.values[name] for name in questions if isinstance(row.values[name], str)), None)
     # Interned where they are short: a million answers to yes/no questions are a few.
     text = row.text(row.values[key], key)
     return Answer(sys.intern(text) if len(text) < _SHORT else text, question, row.origin.row)
@@ -74,11 +147,14 @@ def collect_answers(rows: Iterable[Row], identify: Callable[[Row, str], str] = r
     """
     found: dict[str, Answer] = {}
     for row in rows:
-        id_key = _key(row, _IDS, "an id")
+        keys = _keys(tuple(row.values))
+        id_key = keys.identity
+        if id_key is None:
+            raise _without(row, _IDS, "an id")
         identity = identify(row, id_key)
         if identity in found:
             raise row.wrong(f"{id_key} {identity} for the second time (first in row {found[identity].row})", "one each")
-        found[identity] = answer_in(row)
+        found[identity] = _answer(row, keys)
     return found
 
 
@@ -106,20 +182,17 @@ def answers_to(
         surplus = [identity for identity in answers if identity not in known]
         raise InputError(f"answers to {_list(surplus)}", f"ids among the {len(ids)} of the questions", file=str(file))
     for identity, text in (questions or {}).items():
-        if answers[identity].text == text:
+        said, asked, row = answers[identity]
+        if said == text:
             raise InputError(f"id {identity} with its own question", "an answer", file=str(file))
-        asked = answers[identity].question
         if asked is not None and text not in asked:
             found = f"id {identity} as an answer to {asked[:80]!r}"
-            raise InputError(found, f"an answer to {text!r}", file=str(file), row=answers[identity].row)
+            raise InputError(found, f"an answer to {text!r}", file=str(file), row=row)
     return [answers[identity].text for identity in ids]
 
 
-def _key(row: Row, names: Iterable[str], what: str) -> str:
-    for name in names:
-        if name in row.values:
-            return name
-    raise row.wrong(f"the keys {sorted(row.values)}", f"{what} under one of {', '.join(names)}")
+def _without(row: Row, names: Iterable[str], what: str) -> InputError:
+    return row.wrong(f"the keys {sorted(row.values)}", f"{what} under one of {', '.join(names)}")
 
 
 def _list(ids: Sequence[str]) -> str:

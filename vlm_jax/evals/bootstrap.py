@@ -82,16 +82,3 @@ def _grouped(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def safe_ratio(top: Float[np.ndarray, "*r"], bottom: Float[np.ndarray, "*r"]) -> Float[np.ndarray, "*r"]:
     """top / bottom, 0 where the denominator is 0, as the metrics have it."""
     return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
-
-
-def ratio_interval(
-    numerators: Float[np.ndarray, " n"], denominators: Float[np.ndarray, " n"], seed: int = 0
-) -> tuple[float, float]:
-    """:func:`interval` of sum(numerators) / sum(denominators). A mean is the ratio with denominators 1."""
-    return interval(np.stack([numerators, denominators], 1), lambda sums: safe_ratio(sums[:, 0], sums[:, 1]), seed)
-
-
-def ratio(numerators: Float[np.ndarray, " n"], denominators: Float[np.ndarray, " n"]) -> float:
-    """sum / sum, 0 where the denominator is 0."""
-    bottom = float(np.sum(denominators))
-    return float(np.sum(numerators)) / bottom if bottom else 0.0

@@ -75,7 +75,7 @@ def read_questions(path: Path) -> list[Question]:
             *names,
             visual_input=shown,
             label="yes" if answer else "no",
-            text=row.text(row.require("question"), "question"),
+            text=row.string("question"),
             image=None if image is None else row.text(image, "filename"),
         )
         if question.id in found:

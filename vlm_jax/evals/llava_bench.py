@@ -53,7 +53,7 @@ def read_questions(path: Path) -> list[Question]:
     """
     found: dict[str, Question] = {}
     for row in iter_rows(path):
-        image, text, category = (row.text(row.require(key), key) for key in ("image", "text", "category"))
+        image, text, category = (row.string(key) for key in ("image", "text", "category"))
         question = Question(row_id(row, "question_id"), image, text, category)
         if question.id in found:
             raise row.wrong(f"question_id {question.id} for the second time", "ids that differ")
@@ -69,7 +69,7 @@ def read_contexts(path: Path) -> dict[str, Context]:
     """
     found = {}
     for row in iter_rows(path):
-        image = row.text(row.require("image"), "image")
+        image = row.string("image")
         if "captions" in row.values:
             captions = "\n".join(_texts(row, "captions"))
             found[image] = Context(f"{captions}\n\n{_boxes(row)}", in_the_wild=False)
@@ -275,7 +275,7 @@ def score(
         unparsed=pairs.count(None),
         tally=found,
         tables={"by category": table},
-        remarks=_remarks(pairs.count(None), mode),
+        remarks=_remarks(table, mode),
     )
 
 
@@ -315,6 +315,10 @@ def _sample(question: Question, answer: str, pair: Pair | None, judgement: str) 
     }
 
 
-def _remarks(unread: int, mode: Mode) -> tuple[str, ...]:
+def _remarks(table: Mapping[str, Mapping[str, float | int]], mode: Mode) -> tuple[str, ...]:
     counted = "count as -1 to -1, as in the script" if mode == "official" else "are left out"
-    return (f"{unread} judgements without two scores {counted}",) if unread else ()
+    unread = table["all"]["unread"]
+    remarks = [f"{unread} judgements without two scores {counted}"] if unread else []
+    if nothing := [name for name, row in table.items() if row["unread"] == row["judgements"]]:
+        remarks.append(f"no judgement was read of {', '.join(nothing)}: figures there say nothing")
+    return tuple(remarks)

@@ -111,7 +111,7 @@ def _rows(path: Path) -> Iterator[tuple[Row, str, str, str, str]]:
     """Subtask, image, question and right answer, each with where it stands."""
     if not path.is_dir():
         for row in iter_rows(path):
-            names = [row.text(row.require(key), key) for key in ("category", "question_id", "question", "answer")]
+            names = [row.string(key) for key in ("category", "question_id", "question", "answer")]
             yield row, names[0], names[1].rpartition("/")[2], names[2], names[3]
     elif any(path.glob("*.txt")):
         for row, subtask, columns in _results(path):

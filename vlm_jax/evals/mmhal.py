@@ -52,7 +52,7 @@ def read_questions(path: Path) -> list[Question]:
     found = []
     for place, row in enumerate(iter_rows(path)):
         kind, text, reference, source = (
-            row.text(row.require(key), key) for key in ("question_type", "question", "gt_answer", "image_src")
+            row.string(key) for key in ("question_type", "question", "gt_answer", "image_src")
         )
         if kind != TYPES[place % len(TYPES)]:
             raise row.wrong(f"question_type {kind!r}", f"{TYPES[place % len(TYPES)]!r}, rows in the benchmark's order")
@@ -84,7 +84,7 @@ def read_answers(path: Path, questions: Sequence[Question]) -> list[str]:
     for row, question in zip(rows, questions, strict=True):
         if row.require("question") != question.text:
             raise row.wrong(f"the question {row.values['question']!r:.80}", f"{question.text!r}")
-    texts = [row.text(row.require("model_answer"), "model_answer") for row in rows]
+    texts = [row.string("model_answer") for row in rows]
     if not any(texts):
         raise InputError("an empty model_answer in every row", "the template filled in", file=str(path))
     return texts

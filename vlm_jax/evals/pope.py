@@ -13,6 +13,7 @@ Questions about one image are not independent, so intervals resample images.
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -50,7 +51,7 @@ def read_questions(path: Path) -> list[Question]:
     seen: set[str] = set()
     for row in iter_rows(path):
         # Interned: a million rows repeat a few thousand texts.
-        image, text, label = (sys.intern(row.text(row.require(key), key)) for key in ("image", "text", "label"))
+        image, text, label = (sys.intern(row.string(key)) for key in ("image", "text", "label"))
         question = Question(row_id(row, "question_id"), image, text, label)
         if label not in ("yes", "no"):
             raise row.wrong(f"label {label!r}", "yes or no")
@@ -162,14 +163,17 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
         ValueError: As many answers as questions are needed.
     """
     labels, images = [one.label for one in questions], [one.image for one in questions]
-    said = [parse(answer, mode, label) for answer, label in zip(answers, labels, strict=True)]
+    pairs = list(zip(answers, labels, strict=True))
+    # A million short answers are a few.
+    read = {pair: parse(pair[0], mode, pair[1]) for pair in set(pairs)}
+    said = [read[pair] for pair in pairs]
     units, counts = confusion(said, labels, images)
     found, total = tally(units, counts, mode=mode), counts.sum(0).astype(int)
     names = {"true_positives": _TP, "false_positives": _FP, "true_negatives": _TN, "false_negatives": _FN}
     return Scored(
         metrics=found.values() | {name: int(total[place]) for name, place in names.items()},
         per_sample=Rows(len(questions), lambda place: _row(questions[place], said[place], answers[place])),
-        unparsed=sum(not _YES_OR_NO.search(answer) for answer in answers),
+        unparsed=sum(count for answer, count in Counter(answers).items() if not _YES_OR_NO.search(answer)),
         tally=found,
         baselines={f"all {word}": _constant(word, labels, mode) for word in ("yes", "no")},
         remarks=("the yes rate is the labels', as lmms-eval has it",) if mode == "lmms-eval" else (),

@@ -33,7 +33,7 @@ def read_annotations(path: Path) -> dict[str, list[str]]:
     if not found or "image" in found:
         found = {}
         for row in iter_rows(path):
-            image = row.text(row.require("image"), "image")
+            image = row.string("image")
             if image in found:
                 raise row.wrong(f"image {image} for the second time", "one row an image")
             found[image] = row.require("objects")

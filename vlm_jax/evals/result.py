@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from vlm_jax.evals.tally import Scored, compare
-from vlm_jax.files import write_json, write_json_lines
+from vlm_jax.files import write_json, write_lines
 from vlm_jax.versions import versions
 
 
@@ -38,5 +40,6 @@ def result_of(benchmark: str, mode: str, scored: Scored, against: Scored | None 
 
 def write_result(path: Path, result: Mapping[str, Any], per_sample: Iterable[dict[str, Any]]) -> None:
     """The result, and a row a sample in ``NAME.samples.jsonl`` beside it."""
-    write_json_lines(path.with_suffix(".samples.jsonl"), per_sample)
+    lines = (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in per_sample)
+    write_lines(path.with_suffix(".samples.jsonl"), lines)
     write_json(path, result)

@@ -2,7 +2,7 @@
 which intervals and paired tests follow."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,9 @@ class Rows(Sequence[dict[str, Any]]):
 
     def __len__(self) -> int:
         return self._count
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self._make, range(self._count))
 
     def __getitem__(self, place: Any) -> Any:
         if not 0 <= place < self._count:

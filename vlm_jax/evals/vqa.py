@@ -50,7 +50,7 @@ def read_questions(questions: Path, annotations: Path) -> list[Question]:
     """
     texts: dict[str, str] = {}
     for row in iter_listed(questions, "questions"):
-        _add(texts, row, row.text(row.require("question"), "question"))
+        _add(texts, row, row.string("question"))
     found: dict[str, Question] = {}
     # One string for all the annotators who say yes.
     once: dict[str, str] = {}
@@ -58,7 +58,7 @@ def read_questions(questions: Path, annotations: Path) -> list[Question]:
         identity = row_id(row, "question_id")
         if identity not in texts:
             raise row.wrong(f"question_id {identity}", f"an id among the {len(texts)} of {questions}")
-        kinds = (row.text(row.require(key), key) for key in ("question_type", "answer_type"))
+        kinds = (row.string(key) for key in ("question_type", "answer_type"))
         question_type, answer_type = (once.setdefault(kind, kind) for kind in kinds)
         answers = tuple(once.setdefault(answer, answer) for answer in _answers(row))
         image = row_id(row, "image_id")

@@ -40,7 +40,7 @@ def write_cases(
         images: Id of a sample -> its picture; one that is not there is left out.
     """
     faults = [row.get("fault", 0.0) for row in samples]
-    worst = [samples[place] for place in heapq.nsmallest(_CASES, range(len(faults)), key=lambda i: -faults[i])]
+    worst = [samples[place] for place in heapq.nlargest(_CASES, range(len(faults)), key=faults.__getitem__)]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vlm_jax", "report"),
         autoescape=True,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from vlm_jax.commands.eval.scoring import Answering, Scoring, answers_of, conclude, image_file
+from vlm_jax.commands.eval.scoring import Answering, Scoring, answered, answers_of, conclude, image_file
 
 if TYPE_CHECKING:
     from vlm_jax.evals.asks import Ask
@@ -28,7 +28,7 @@ class Options(Scoring):
     Attributes:
         questions: A-OKVQA's questions with their answers.
         task: What free text answers, and what a checkpoint is asked: `multiple_choice` names the choices and asks for
-            a letter, `direct_answer` leaves them out and asks for a word or phrase.
+            a letter, `direct_answer` leaves them out and asks for a word or phrase (--suffix short instead of letter).
         mode: How free text is read: a letter or choice by the rules of VLMEvalKit or lmms-eval for MMBench, and a
             direct answer as VQA's server cleans it; or `exact`, as it stands.
         strict: Every question needs a prediction, and a multiple_choice in A-OKVQA's own format has to be one of the
@@ -61,8 +61,9 @@ def run(options: Options) -> None:
             for one, file in zip(questions, files, strict=True)
         ]
 
-    if options.task == "direct_answer" and options.answering.suffix == "letter":
-        options = dataclasses.replace(options, answering=dataclasses.replace(options.answering, suffix="short"))
+    answering = options.answering
+    if options.task == "direct_answer" and answering.checkpoint is not None and answering.suffix == "letter":
+        options = dataclasses.replace(options, answering=dataclasses.replace(answering, suffix="short"))
     answers = answers_of(options, asks)
     first = read(answers)
 
@@ -73,7 +74,4 @@ def run(options: Options) -> None:
         return aokvqa.score(found.tasks, questions)
 
     # Once answered, the answers are a file like any other.
-    options = dataclasses.replace(
-        options, answers=answers, answering=dataclasses.replace(options.answering, checkpoint=None)
-    )
-    conclude("A-OKVQA", first.mode, options, score, asks)
+    conclude("A-OKVQA", first.mode, answered(options, answers), score, asks)

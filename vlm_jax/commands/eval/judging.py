@@ -74,6 +74,7 @@ def open_judge(options: Judged, others: Mapping[str, Opener] = {}) -> "Judge":
     """
     from vlm_jax.errors import InputError, require_positive
     from vlm_jax.evals.judges.cache import CachedJudge
+    from vlm_jax.evals.judges.chat_api import without_password
 
     judging = options.judging
     require_positive(judging, "judge_max_tokens", "judge_concurrency", "judge_timeout", "judge_batch_size")
@@ -88,7 +89,7 @@ def open_judge(options: Judged, others: Mapping[str, Opener] = {}) -> "Judge":
         return _replay(Path(name), several=options.against is not None)
     if prefix not in ("http", "https", "checkpoint"):
         known = ", ".join(f"{one}:..." for one in ("replay", "checkpoint", *others))
-        raise InputError(f"--judge {judging.judge!r}", f"a URL, {known}")
+        raise InputError(f"--judge {without_password(judging.judge)!r}", f"a URL, {known}")
     cache = judging.judge_cache or options.output.with_suffix(".judgements")
     return CachedJudge(_checkpoint(name, options) if prefix == "checkpoint" else _chat_api(judging), cache)
 

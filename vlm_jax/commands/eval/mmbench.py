@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from vlm_jax.commands.eval.scoring import Answering, Scoring, answers_of, conclude
+from vlm_jax.commands.eval.scoring import Answering, Scoring, answered, answers_of, conclude
 
 if TYPE_CHECKING:
     from vlm_jax.evals.asks import Ask
@@ -81,12 +81,4 @@ def run(options: Options) -> None:
         mmbench_files.write_submission(options.questions, by_index, options.submission)
         print(options.submission)
     mode = options.mode if options.unread == "own" else f"{options.mode}, unread {options.unread}"
-    conclude(
-        "MMBench",
-        mode,
-        dataclasses.replace(
-            options, answers=answers, answering=dataclasses.replace(options.answering, checkpoint=None)
-        ),
-        score,
-        asks,
-    )
+    conclude("MMBench", mode, answered(options, answers), score, asks)

@@ -5,7 +5,8 @@ Scores a file of answers, or lets a checkpoint answer first:
   vlm-jax eval pope --questions coco_pope_popular.json --answers answers.jsonl --output pope.json
   vlm-jax eval pope --questions coco_pope_popular.json --checkpoint DIR --images val2014 --output pope.json
 
-Answers are paired with questions by question_id. Published figures are means over the random, popular and adversarial
+Answers are paired with questions by question_id, or, where they have none but repeat their question as POPE's own files
+do, by order. Published figures are means over the random, popular and adversarial
 files, each scored on its own.
 """
 
@@ -46,7 +47,7 @@ def run(options: Options) -> None:
 
     def score(path: Path) -> "Scored":
         texts = {one.id: one.text for one in questions}
-        answers = answers_to(list(texts), read_answers(path), path, texts)
+        answers = answers_to(list(texts), read_answers(path, list(texts)), path, texts)
         return pope.score(answers, questions, options.mode)
 
     def asks(images: Path | None) -> "Sequence[Ask]":

@@ -1,9 +1,10 @@
 """What every benchmark's command shares: answers from a file or from a checkpoint, the result file, the table."""
 
 import dataclasses
+import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
@@ -65,6 +66,9 @@ class Scoring:
     answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering()
 
 
+AnyScoring = TypeVar("AnyScoring", bound=Scoring)
+
+
 def conclude(
     benchmark: str,
     mode: str,
@@ -111,12 +115,31 @@ def answers_of(options: Scoring, asks: Callable[[Path | None], Sequence["Ask"]])
         raise InputError(f"{found} of --answers and --checkpoint", "one of them")
     _check_files(options)
     if options.answers is not None:
+        _check_nothing_answers(options)
         return options.answers
     if options.answering.images is None:
         raise InputError("no --images", "the folder of the benchmark's images")
     target = options.output.with_suffix(".answers.jsonl")
     _answer(options.answering, target, asks(options.answering.images))
     return target
+
+
+def answered(options: AnyScoring, answers: Path) -> AnyScoring:
+    """The options for a file of answers: of answering is left what the page and a judge use."""
+    usual = next(field.default for field in dataclasses.fields(options) if field.name == "answering")
+    kept = dataclasses.replace(usual, images=options.answering.images, mesh=options.answering.mesh)
+    return dataclasses.replace(options, answers=answers, answering=kept)
+
+
+def _check_nothing_answers(options: Scoring) -> None:
+    """Whoever sets a temperature beside a file of answers believes that it changes something."""
+    from vlm_jax.errors import InputError
+
+    usual = answered(options, options.answers).answering
+    names = [field.name for field in dataclasses.fields(Answering)]
+    if odd := [name for name in names if getattr(options.answering, name) != getattr(usual, name)]:
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in odd)
+        raise InputError(f"{given} with --answers", "--checkpoint, which they are for")
 
 
 def _check_files(options: Scoring) -> None:
@@ -187,6 +210,9 @@ def image_file(pattern: str, image: str) -> str:
     from vlm_jax.errors import InputError
 
     try:
+        places = [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
+        if len(places) != 1:
+            raise IndexError
         return pattern.format(int(image) if image.isdecimal() else image)
     except (ValueError, IndexError, KeyError):
         raise InputError(f"--image-name {pattern!r} for image {image!r}", "a pattern with one place for it") from None

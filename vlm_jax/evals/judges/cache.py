@@ -18,6 +18,7 @@ from vlm_jax.data.rows import Row, iter_rows
 from vlm_jax.errors import InputError
 from vlm_jax.evals.judges.completions import count_or_none, text_or_none
 from vlm_jax.evals.judges.interface import Finished, Judge, Judgement, JudgeRequest, unnoticed
+from vlm_jax.files import hold
 
 FILE = "judgements.jsonl"
 
@@ -55,8 +56,10 @@ class CachedJudge:
 
         def keep(number: int, judgement: Judgement) -> None:
             key = missing[number]
-            _append(self._path, {**rows[places[key][0]], **_said(judgement)})
-            self._known[key] = dataclasses.replace(judgement, cached=True)
+            # Nothing at all, a reply whose limit was spent on thinking say, is asked for again next time.
+            if judgement.text.strip():
+                _append(self._path, {**rows[places[key][0]], **_said(judgement)})
+                self._known[key] = dataclasses.replace(judgement, cached=True)
             tell(key, judgement)
 
         for key in places.keys() - set(missing):
@@ -102,7 +105,7 @@ def judgement_of(row: Row) -> Judgement:
     """
     values = row.values
     return Judgement(
-        text=row.text(row.require("text"), "text"),
+        text=row.string("text"),
         model=row.text(values.get("model", ""), "model"),
         prompt_tokens=count_or_none(values.get("prompt_tokens")),
         completion_tokens=count_or_none(values.get("completion_tokens")),
@@ -123,19 +126,21 @@ def _read(path: Path) -> dict[str, Judgement]:
     _drop_cut_line(path)
     if not path.stat().st_size:
         return {}
-    return {row.text(row.require("key"), "key"): judgement_of(row) for row in iter_rows(path)}
+    return {row.string("key"): judgement_of(row) for row in iter_rows(path)}
 
 
 def _drop_cut_line(path: Path) -> None:
     """What a kill left of a line would spoil the next one."""
     with path.open("rb+") as file:
+        hold(file)
         file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
-    # One write a line: a kill cuts the last line at most, and a second run in the folder comes in between lines.
+    # One write a line: a kill cuts the last line at most. Held, so that nobody takes half of it for such a cut.
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab", buffering=0) as file:
+        hold(file)
         file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
 
 

@@ -12,6 +12,7 @@ import json
 import mimetypes
 import os
 import random
+import re
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -163,10 +164,15 @@ def _key(variable: str) -> str:
     return key
 
 
+def without_password(url: str) -> str:
+    """A URL, or what was meant for one, as it may be shown."""
+    return re.sub(r"\?.*", "?***", re.sub(r"[^/]*@", "***@", url))
+
+
 def _plain_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"the URL {url!r}", "http://HOST/... or https://HOST/...")
+        raise InputError(f"the URL {without_password(url)!r}", "http://HOST/... or https://HOST/...")
     if parts.username or parts.password or parts.query:
         raise InputError("a password or a query in the judge's URL", "a bare URL; the key stands in the environment")
     return url.rstrip("/")

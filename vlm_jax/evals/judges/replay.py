@@ -90,7 +90,8 @@ def _review(row: Row) -> tuple[str, Judgement]:
         scores = row.require("tuple")
         if not isinstance(scores, list) or any(type(one) not in (int, float) for one in scores):
             raise row.wrong(f"tuple {scores!r:.40}", "a list of scores")
-        text = " ".join(map(str, scores))
+        # LLaVA's script writes a pair of -1 for a judgement that it could not read.
+        text = "" if scores == [-1, -1] else " ".join(map(str, scores))
     return row_id(row, "question_id"), Judgement(text, cached=True)
 
 
