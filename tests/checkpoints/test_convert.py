@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import tracemalloc
 from pathlib import Path
 
 import jax
@@ -27,11 +28,13 @@ from safetensors.numpy import load_file, save_file
 from vlm_jax.checkpoints.convert import convert
 from vlm_jax.checkpoints.export import export
 from vlm_jax.checkpoints.hf_llava import load_llava, save_llava
+from vlm_jax.checkpoints.merge import write_merged
 from vlm_jax.checkpoints.native import CONFIG_FILE, WEIGHTS_FILE, load_native, read_info
 from vlm_jax.checkpoints.sources import open_source
 from vlm_jax.data.conversation import Piece, encode_pieces
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json
+from vlm_jax.models.adapters import init_lora
 from vlm_jax.parallel.mesh import make_mesh
 
 TO_ORIGINAL = (
@@ -358,6 +361,27 @@ def test_two_conversions_of_one_target(source, tmp_path):
     convert(source, tmp_path / "ours", None, step=meanwhile)
     assert complaints
     assert_same_tree(jax.tree.map(np.asarray, loaded(tmp_path / "ours")[1]), load_llava(tmp_path / "hf")[1])
+
+
+def test_neither_converting_nor_merging_holds_the_model(tmp_path):
+    """As far as NumPy holds it: what jax holds is not traced."""
+    wide = dataclasses.replace(CONFIG, language=dataclasses.replace(CONFIG.language, mlp_width=4096, layers=12))
+    base = random_base(wide)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(base))
+    save_llava(tmp_path / "hf", wide, base, None)
+    del base
+    lora = jax.tree.map(np.asarray, init_lora(wide, jax.random.key(0)))
+    source = open_source(tmp_path / "hf")
+    peaks = []
+    for work in (
+        lambda: convert(source, tmp_path / "ours", None),
+        lambda: write_merged(tmp_path / "merged", wide, source.stored(), lora, None, {}),
+    ):
+        tracemalloc.start()
+        work()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(peaks) < size / 2
 
 
 def test_nan_weights_are_counted(tmp_path):

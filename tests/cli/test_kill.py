@@ -1,5 +1,6 @@
 """Runs that are killed with SIGKILL again and again, wherever they are, end as one that nobody touched, bit for bit."""
 
+import dataclasses
 import json
 import os
 import random
@@ -15,9 +16,13 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 from safetensors.numpy import load_file
 
+from vlm_jax.checkpoints.hf_llava import save_llava
 from vlm_jax.cli import main
+from vlm_jax.config import PRESETS
+from vlm_jax.models.llava import init_llava
 
 KILLS = 20
+CONFIG = PRESETS["scenes-tiny"]
 ROOT = Path(__file__).parents[2]
 
 
@@ -108,6 +113,35 @@ def assert_same_result(straight, other):
     assert len({json.loads(row)["step"] for row in rows[1]}) == len(rows[1])
     for answers in sorted((straight / "answers").glob("*.jsonl")):
         assert answers.read_bytes() == (other / "answers" / answers.name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_a_conversion_survives_kills(environment, checkpoint, tmp_path):
+    deep = dataclasses.replace(CONFIG, language=dataclasses.replace(CONFIG.language, layers=200))
+    save_llava(tmp_path / "deep", deep, jax.jit(lambda: init_llava(deep, jax.random.key(0)))(), checkpoint)
+
+    def begin_converting(target):
+        line = [sys.executable, "-m", "vlm_jax.cli", "convert", tmp_path / "deep", target, "--quantize", "nf4"]
+        return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    finish(begin_converting(tmp_path / "straight"))
+    log, began = tmp_path / ".killed.converting" / "done.jsonl", []
+    rows = 0
+    for _ in range(5):
+        process = begin_converting(tmp_path / "killed")
+        # Some way into what this process itself writes.
+        while process.poll() is None and (log.read_bytes().count(b"\n") if log.exists() else 0) < rows + 100:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (tmp_path / "killed").exists()
+        rows = log.read_bytes().count(b"\n")
+        began.append(rows)
+    assert began == sorted(set(began)), "each went on from where the last one was"
+    finish(begin_converting(tmp_path / "killed"))
+    for path in (tmp_path / "straight").iterdir():
+        assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes(), path.name
 
 
 @pytest.mark.slow
