@@ -40,6 +40,20 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["eval", "pope", "--help"]], ids=str)
+def test_a_reader_who_has_seen_enough(arguments):
+    """As `| head` has."""
+    code = "import sys; from vlm_jax.cli import main; sys.stdin.read(); main(sys.argv[1:])"
+    line = [sys.executable, "-c", code, *arguments]
+    process = subprocess.Popen(
+        line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    process.stdin.close()
+    assert (process.wait(60), process.stderr.read()) == (141, "")
+    process.stderr.close()
+
+
 def test_help_imports_nothing_heavy():
     done = python("import sys; from vlm_jax.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)")
     assert done.returncode == 0

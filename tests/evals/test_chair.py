@@ -7,6 +7,7 @@ import pytest
 from shared_data import golden, shared_file
 
 from vlm_jax.cli import main
+from vlm_jax.commands.eval.scoring import image_file
 from vlm_jax.errors import InputError
 from vlm_jax.evals import chair
 from vlm_jax.evals.answers import read_answers
@@ -208,3 +209,11 @@ def test_objects_of_another_table_are_refused(tmp_path, capsys):
     (tmp_path / "objects.json").write_text('{"1": ["dog"], "2": ["cat"]}')
     main(list(map(str, ["eval", "chair", *command])))
     assert "captions of 1 of the 2 images" in capsys.readouterr().out
+
+
+def test_image_names_have_one_place():
+    assert image_file("COCO_{:012d}.jpg", "7") == "COCO_000000000007.jpg"
+    assert image_file("{}.png", "a") == "a.png"
+    for pattern, image in (("one.jpg", "7"), ("{}_{}.jpg", "7"), ("{", "7"), ("{:012d}.jpg", "a"), ("{name}.jpg", "7")):
+        with pytest.raises(InputError, match="a pattern with one place"):
+            image_file(pattern, image)
