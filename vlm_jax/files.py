@@ -64,8 +64,12 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, whole: Path | None = None) -> Iterator[None]:
     """:func:`hold` a file, made where there is none, until the block ends or the process does, in whichever way.
+
+    Args:
+        path: The file.
+        whole: What is kept for oneself by it; its folder without.
 
     Raises:
         InputError: Somebody else holds it.
@@ -74,8 +78,8 @@ def locked(path: Path) -> Iterator[None]:
         try:
             hold(file, wait=False)
         except BlockingIOError:
-            found = "a folder in use by another process"
-            raise InputError(found, "to be alone in it", file=str(path.parent)) from None
+            found = f"a {'file' if whole else 'folder'} in use by another process"
+            raise InputError(found, "to be alone in it", file=str(whole or path.parent)) from None
         yield
 
 
@@ -143,15 +147,28 @@ def refuse_constant(name: str) -> None:
     raise InputError(f"{name}, which is not JSON", "a finite number")
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"the key {twice!r} for the second time", "keys that differ")
+    return found
+
+
+def read_json(path: str | Path, unique: bool = False) -> dict[str, Any]:
     """The one JSON object that a file holds.
+
+    Args:
+        path: The file.
+        unique: Whether a key that comes twice in an object is refused; otherwise the last one stands.
 
     Raises:
         InputError: The file cannot be read, or holds malformed JSON, NaN or Infinity, or anything but an object.
     """
     text, file = read_text(path), str(path)
     try:
-        value = json.loads(text, parse_constant=refuse_constant)
+        value = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_unique if unique else None)
     except json.JSONDecodeError as error:
         found = f"malformed JSON at line {error.lineno}, column {error.colno} ({error.msg})"
         raise InputError(found, "a JSON object", file=file) from None

@@ -38,9 +38,18 @@ def test_captions_by_image_as_chairs_script_reads_them(tmp_path):
     path.write_text(json.dumps({"overall": {"CIDEr": 0.9}, "imgToEval": captions}))
     found = read_answers(path)
     assert {identity: answer.text for identity, answer in found.items()} == {"7": "A dog.", "9": "A cat."}
-    path.write_text(json.dumps({"imgToEval": {"7": "A dog."}}))
-    with pytest.raises(InputError, match="row 1: found imgToEval of 7 of type str"):
-        read_answers(path)
+    path.write_text(json.dumps({"overall": {"CIDEr": 0.9}, "imgToEval": captions}, indent=4))
+    assert read_answers(path) == found
+    for content, complaint in (
+        ('{"imgToEval": {"7": "A dog."}}', "row 1: found imgToEval of 7 of type str"),
+        ('{"imgToEval": []}', "found imgToEval of type list"),
+        ('{"imgToEval": {}}\n{"image_id": 9, "caption": "A cat."}', "malformed JSON at line 2"),
+        ('{"imgToEval": {"7": {"image_id": 7, "caption": "x"}, "7": {}}}', "the key '7' for the second time"),
+        ('{"overall": {}, "images": []}', "found imgToEval of type NoneType"),
+    ):
+        path.write_text(content)
+        with pytest.raises(InputError, match=complaint):
+            read_answers(path)
 
 
 def test_answers_without_ids_stand_in_the_questions_order(tmp_path):

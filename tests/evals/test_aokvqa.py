@@ -178,7 +178,7 @@ def test_a_split_without_answers(write):
     [
         ({}, "p.json: found no predictions"),
         ({"a": {}}, "p.json: found no predictions"),
-        ({"a": {"multiple_choice": 3}}, "p.json, row 1: found a: {'multiple_choice': 3}"),
+        ({"a": {"multiple_choice": 3}}, "p.json, row 1: found multiple_choice of type int"),
         ('{"a": {"multiple_choice": "cat"},\n"b": 3}', "p.json, row 2: found b: 3"),
         ('{"a": {"multiple_choice":\n NaN}}', "p.json: found NaN"),
         ('{"a": {"multiple_choice":\n', "p.json: found malformed JSON at line 2"),

@@ -287,7 +287,9 @@ def test_nothing_to_judge_asks_nobody():
     assert ChatApiJudge("http://127.0.0.1:9/v1", "judge")([]) == []
 
 
-@pytest.mark.parametrize("url", ["ftp://host/v1", "http://", "https:host"])
+@pytest.mark.parametrize(
+    "url", ["ftp://host/v1", "http://", "https:host", "http://[x/v1", "http://host:abc/v1", "http://a@ho\u2100st/v1"]
+)
 def test_a_url_that_is_none(url):
     with pytest.raises(InputError, match="expected http://HOST"):
         ChatApiJudge(url, "judge")

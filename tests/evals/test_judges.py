@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import resource
+import signal
 import sys
 import threading
 
@@ -146,24 +148,59 @@ def test_silence_is_not_kept(tmp_path):
             return [Judgement(" ")] * len(requests)
 
     assert texts(CachedJudge(Silent("one"), tmp_path)(asked(2))) == [" ", " "]
+    assert not (tmp_path / "judgements.jsonl").exists()
     judge = Counting("one")
     CachedJudge(judge, tmp_path)(asked(2))
     assert judge.asked == ["q0", "q1"]
 
 
-def test_nobody_takes_half_a_line_for_a_cut(tmp_path):
-    """Whoever opens the folder waits until a line that is being written is whole."""
-    CachedJudge(Counting(), tmp_path)(asked(1))
-    opened = threading.Thread(target=lambda: CachedJudge(Counting(), tmp_path))
+@pytest.mark.parametrize("begun", ["opened", "written"])
+def test_nobody_takes_half_a_line_for_a_cut(begun, tmp_path):
+    """Whoever opens the folder or writes to it waits until a line that is being written is whole."""
+    judge = CachedJudge(Counting(), tmp_path)
+    judge(asked(1))
+    work = (lambda: CachedJudge(Counting(), tmp_path)) if begun == "opened" else (lambda: judge(asked(2)))
+    other = threading.Thread(target=work)
     with (tmp_path / "judgements.jsonl").open("ab", buffering=0) as file:
         hold(file)
         file.write(b'{"key": "x", "te')
-        opened.start()
-        opened.join(0.2)
-        assert opened.is_alive()
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
         file.write(b'xt": "whole"}\n')
-    opened.join()
-    assert (tmp_path / "judgements.jsonl").read_text().endswith('{"key": "x", "text": "whole"}\n')
+    other.join()
+    rows = [json.loads(line) for line in (tmp_path / "judgements.jsonl").read_text().splitlines()]
+    assert rows[1] == {"key": "x", "text": "whole"}
+    assert len(rows) == (2 if begun == "opened" else 3)
+
+
+def test_of_two_judgements_the_first_stands(tmp_path):
+    """Of two runs that began together, and of each when it is run again."""
+    one, two = Counting("same"), Counting("same")
+    two.asked.append("something else")
+    first, second = CachedJudge(one, tmp_path), CachedJudge(two, tmp_path)
+    said = texts(first(asked(1)))
+    late = second(asked(1))
+    assert texts(late) == said == ["Question 0 is number 1"]
+    assert (late[0].cached, late[0].prompt_tokens) == (False, 10)
+    assert texts(CachedJudge(Counting("same"), tmp_path)(asked(1))) == said
+    assert texts(ReplayJudge(tmp_path / "judgements.jsonl")(asked(1))) == said
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path):
+    judge, limit = CachedJudge(Counting(), tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "judgements.jsonl"
+    judge(asked(2))
+    before, handler = path.read_bytes(), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"judgements\.jsonl"):
+            judge(asked(3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before
+    assert len(judge(asked(4))) == len(path.read_text().splitlines()) == 4
 
 
 @pytest.mark.parametrize("cut", [1, 40, 10**6])

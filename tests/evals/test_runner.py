@@ -171,7 +171,7 @@ def test_commands_that_cannot_be_run(options, complaint, tmp_path, capsys):
         (["--answers", "a.json", "--output", "q.json", "--questions", "q.json"], "--questions q.json, which would be"),
         (["--answers", "a.json", "--output", "page.html"], "expected a name that ends in .json"),
         (["--answers", "a.json", "--output", "o.json", "--against", "b.json"], "b.json: found no such file"),
-        (["--answers", "q.json", "--output", "o.json"], "id 1 with its own question"),
+        (["--answers", "q.json", "--output", "o.json"], "found the questions themselves (id 1 for one)"),
         (["--answers", "two.json", "--output", "o.json"], "row 1: found text and prediction"),
     ],
 )

@@ -37,6 +37,14 @@ def test_p_values_equal_the_sign_test():
     assert swap_p_value(right(before), right(after), share) == pytest.approx(2 * (28 + 8 + 1) / 256, abs=0.02)
 
 
+def test_large_samples_stay_paired():
+    """Thousands of samples are summed in groups: the same ones of both systems."""
+    hard = np.random.default_rng(0).random(20_000) < 0.5
+    better = hard.copy()
+    better[np.flatnonzero(~hard)[:40]] = True
+    assert swap_p_value(right(hard), right(better), share) < 0.001
+
+
 def test_p_values_are_even_under_the_null():
     rng, p_values = np.random.default_rng(0), []
     for _ in range(200):

@@ -165,7 +165,11 @@ def test_questions_come_in_the_order_of_the_annotations(files):
     [
         ([], ANNOTATIONS, "questions.json: found no JSON object"),
         ({"data": []}, ANNOTATIONS, r"questions.json: found no list 'questions' among the keys \['data'\]"),
-        ({"questions": []}, ANNOTATIONS, "questions.json: found no rows under 'questions'"),
+        (
+            {"questions": []},
+            ANNOTATIONS,
+            "questions.json: found no rows; expected a JSON object with a list of objects under 'questions'",
+        ),
         ({"questions": [3]}, ANNOTATIONS, "questions.json, row 1: found a row of type int"),
         (json.dumps(QUESTIONS)[:-9], ANNOTATIONS, "questions.json, row 2: found "),
         ('{"questions": [{"a": NaN}]}', ANNOTATIONS, "questions.json, row 1: found NaN"),

@@ -103,6 +103,8 @@ def _list_values(
         position = _skip_space(text, position)
         if text[position : position + 1] == ",":
             position = _skip_space(text, position + 1)
+            if text[position : position + 1] == "]":
+                _refuse_rest(text, position, Origin(file, row), "a row behind the comma")
         elif text[position : position + 1] != "]":
             _refuse_rest(text, position, Origin(file, row), "',' or ']' after the row")
     return position + 1, Origin(file, row)
@@ -120,8 +122,8 @@ def _refuse_rest(text: str, position: int, origin: Origin, expected: str) -> Non
     raise InputError(f"{found} at line {line}, column {column}", expected, file=origin.file, row=origin.row)
 
 
-def _line_values(lines: Iterable[str], file: str) -> Iterator[tuple[Origin, Any]]:
-    for number, line in enumerate(lines, 1):
+def _line_values(lines: Iterable[str], file: str, first: int = 1) -> Iterator[tuple[Origin, Any]]:
+    for number, line in enumerate(lines, first):
         if line := line.strip():
             origin = Origin(file, number)
             try:
@@ -149,14 +151,23 @@ def iter_rows(path: str | Path) -> Iterator[Row]:
         InputError: Malformed JSON (line and column are named), NaN or Infinity, a row that is no object, or
             no row.
     """
+    yield from _objects(_values(path), str(path), _LAYOUT)
+
+
+def _objects(values: Iterable[tuple[Origin, Any]], file: str, layout: str) -> Iterator[Row]:
     none = True
-    for origin, value in _values(path):
+    for origin, value in values:
         if not isinstance(value, dict):
-            raise InputError(f"a row of type {type(value).__name__}", _LAYOUT, file=origin.file, row=origin.row)
+            raise InputError(f"a row of type {type(value).__name__}", layout, file=origin.file, row=origin.row)
         none = False
         yield Row(origin, value)
     if none:
-        raise InputError("no rows", _LAYOUT, file=str(path))
+        raise InputError("no rows", layout, file=file)
+
+
+def row_of(line: str, file: str, number: int) -> Row:
+    """A line of JSON lines that was read from a file already; errors as in :func:`iter_rows`."""
+    return next(_objects(_line_values([line], file, number), file, _LAYOUT))
 
 
 def read_rows(path: str | Path) -> list[Row]:
@@ -174,14 +185,7 @@ def iter_listed(path: str | Path, key: str) -> Iterator[Row]:
     """
     text, file = read_text(path), str(path)
     layout = f"a JSON object with a list of objects under {key!r}"
-    none = True
-    for origin, value in _list_values(text, file, _list_start(text, file, key, layout), layout):
-        if not isinstance(value, dict):
-            raise InputError(f"a row of type {type(value).__name__}", layout, file=origin.file, row=origin.row)
-        none = False
-        yield Row(origin, value)
-    if none:
-        raise InputError(f"no rows under {key!r}", layout, file=file)
+    yield from _objects(_list_values(text, file, _list_start(text, file, key, layout), layout), file, layout)
 
 
 def _list_start(text: str, file: str, key: str, layout: str) -> int:

@@ -75,7 +75,7 @@ def read_annotations(path: Path) -> list[Item]:
 
 
 def _item(row: Row) -> Item:
-    identity, kind = row_id(row, "id"), row.require("type")
+    identity, kind = row_id(row, "id"), row.string("type")
     if kind == GENERATIVE:
         return Item(identity, kind, "", _words(row, "truth"), _words(row, "hallu"))
     if kind not in discriminative.KINDS:

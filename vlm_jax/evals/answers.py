@@ -11,19 +11,23 @@ or, as CHAIR's script reads them, an object of such objects: {"imgToEval": {"226
 
 import functools
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_jax.data.rows import Row, iter_rows
+from vlm_jax.data.rows import Origin, Row, iter_rows
 from vlm_jax.errors import InputError
+from vlm_jax.files import read_json, read_lines
 
 _IDS = ("question_id", "image_id", "id", "index")
 # Where a row has the model's and the right one, "answer" is the right one.
 _TEXTS = ("text", "caption", "response", "model_answer", "model_prediction", "prediction", "answer")
 _QUESTIONS = ("prompt", "question")
 _BY_IMAGE = "imgToEval"
+_BY_IMAGE_FILE = re.compile(r'\s*\{\s*"(overall|imgToEval)"')
+_FIRST_LINES = 3  # Of a file that may be laid out over many.
 _NAMED = 5  # Ids that a complaint lists.
 _SHORT = 64
 
@@ -44,26 +48,27 @@ def read_answers(path: Path, ids: Sequence[str] | None = None) -> dict[str, Answ
         ids: Of all questions, in whose order stand rows that have no id and repeat their question instead; None where
             such rows are not taken.
     """
+    if _BY_IMAGE_FILE.match("".join(itertools.islice(read_lines(path), _FIRST_LINES))):
+        return collect_answers(_by_image(path))
     rows = iter_rows(path)
     first = next(rows)
-    if _BY_IMAGE in first.values:
-        return collect_answers(_by_image(first))
     rows = itertools.chain([first], rows)
     if ids is not None and _keys(tuple(first.values)).identity is None:
         return _in_order(rows, ids)
     return collect_answers(rows)
 
 
-def _by_image(row: Row) -> Iterator[Row]:
-    entries = row.values[_BY_IMAGE]
+def _by_image(path: Path) -> Iterator[Row]:
+    entries = read_json(path, unique=True).get(_BY_IMAGE)
     if not isinstance(entries, dict):
-        raise row.wrong(f"{_BY_IMAGE} of type {type(entries).__name__}", "an object of image id -> answer")
-    for image, values in entries.items():
+        raise InputError(f"{_BY_IMAGE} of type {type(entries).__name__}", "image id -> answer", file=str(path))
+    for number, (image, values) in enumerate(entries.items(), 1):
+        row = Row(Origin(str(path), number), values)
         if not isinstance(values, dict):
             raise row.wrong(
                 f"{_BY_IMAGE} of {image} of type {type(values).__name__}", "an object with image_id and caption"
             )
-        yield Row(row.origin, values)
+        yield row
 
 
 def _in_order(rows: Iterable[Row], ids: Sequence[str]) -> dict[str, Answer]:
@@ -181,10 +186,11 @@ def answers_to(
         known = set(ids)
         surplus = [identity for identity in answers if identity not in known]
         raise InputError(f"answers to {_list(surplus)}", f"ids among the {len(ids)} of the questions", file=str(file))
+    # A model may echo one; a file of questions has them all.
+    if questions and all(answers[identity].text == text for identity, text in questions.items()):
+        raise InputError(f"the questions themselves (id {ids[0]} for one)", "answers", file=str(file))
     for identity, text in (questions or {}).items():
-        said, asked, row = answers[identity]
-        if said == text:
-            raise InputError(f"id {identity} with its own question", "an answer", file=str(file))
+        _, asked, row = answers[identity]
         if asked is not None and text not in asked:
             found = f"id {identity} as an answer to {asked[:80]!r}"
             raise InputError(found, f"an answer to {text!r}", file=str(file), row=row)

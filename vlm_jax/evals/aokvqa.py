@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from vlm_jax.data.rows import Row, iter_rows
+from vlm_jax.data.rows import Origin, Row, iter_rows
 from vlm_jax.errors import InputError
 from vlm_jax.evals.answers import read_answers, row_id
 from vlm_jax.evals.bootstrap import Statistic, safe_ratio
@@ -135,14 +135,14 @@ def _is_own_format(path: Path) -> bool:
 
 def _own_format(path: Path) -> dict[Task, dict[str, str]]:
     found: dict[Task, dict[str, str]] = {task: {} for task in TASKS}
-    for number, (identity, values) in enumerate(read_json(path).items(), 1):
-        if not isinstance(values, dict) or any(not isinstance(values.get(task, ""), str) for task in TASKS):
-            raise InputError(
-                f"{identity}: {str(values)[:60]}", f"texts under {' and '.join(TASKS)}", file=str(path), row=number
-            )
+    for number, (identity, values) in enumerate(read_json(path, unique=True).items(), 1):
+        row = Row(Origin(str(path), number), values)
+        row.text(identity, "a question_id")
+        if not isinstance(values, dict):
+            raise row.wrong(f"{identity}: {str(values)[:60]}", f"texts under {' and '.join(TASKS)}")
         for task in TASKS:
             if task in values:
-                found[task][identity] = values[task]
+                found[task][identity] = row.string(task)
     if not any(found.values()):
         raise InputError("no predictions", f"some under {' or '.join(TASKS)}", file=str(path))
     return {task: predictions for task, predictions in found.items() if predictions}
@@ -154,7 +154,10 @@ def _read(texts: Mapping[str, str], questions: Sequence[Question], task: Task, m
     if task == "direct_answer":
         return {identity: evalai(text) for identity, text in texts.items()}
     by_id = {one.id: one for one in questions}
-    return {identity: choice(text, by_id[identity], mode) for identity, text in texts.items() if identity in by_id}
+    # Text for a question that is not there stays as it is: it is counted, and scored nowhere.
+    return {
+        identity: choice(text, by_id[identity], mode) if identity in by_id else text for identity, text in texts.items()
+    }
 
 
 def choice(text: str, question: Question, mode: Literal["vlmevalkit", "lmms-eval"]) -> str:

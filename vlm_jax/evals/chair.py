@@ -93,7 +93,7 @@ def score(
     return Scored(
         metrics=sums.values() | counts,
         per_sample=rows,
-        unparsed=sum(not length for length in lengths),
+        unparsed=sum(not any(map(str.isalpha, caption)) for caption in captions.values()),
         tally=sums,
         tables={"objects hallucinated most": _by_object(found, [objects[image] for image in captions])},
         remarks=(*_REMARKS[mode], *_coverage(captions, objects)),

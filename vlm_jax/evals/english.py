@@ -126,7 +126,7 @@ def tokens(text: str) -> list[str]:
 
 
 # Most sentences of captions have no mark but commas and the last period.
-_PLAIN = re.compile(r"[a-z ,\n]+[a-z]\.?")
+_PLAIN = re.compile(r"(?!.*,,)[a-z ,\n]+[a-z]\.?", re.DOTALL)
 _CONTRACTED = re.compile("cannot|gimme|gonna|gotta|lemme|wanna")
 
 

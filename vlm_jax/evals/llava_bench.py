@@ -29,6 +29,7 @@ Pair = tuple[float, float]
 _TEMPERATURE, _MAX_TOKENS = 0.2, 1024  # As in the scripts.
 _UNREAD = (-1.0, -1.0)
 _LOWEST, _HIGHEST = 0, 10
+_TOTAL = "all"
 
 
 class Question(NamedTuple):
@@ -55,6 +56,8 @@ def read_questions(path: Path) -> list[Question]:
     for row in iter_rows(path):
         image, text, category = (row.string(key) for key in ("image", "text", "category"))
         question = Question(row_id(row, "question_id"), image, text, category)
+        if category == _TOTAL:
+            raise row.wrong(f"category {category!r}", "another name: that is what the sum over all is called")
         if question.id in found:
             raise row.wrong(f"question_id {question.id} for the second time", "ids that differ")
         found[question.id] = question
@@ -258,15 +261,15 @@ def score(
         ValueError: The lists differ in length.
     """
     pairs = [parse(judgement, mode) for judgement in judgements]
-    found, groups = tally(pairs, questions, mode), {"all": pairs}
+    found, groups = tally(pairs, questions, mode), {_TOTAL: pairs}
     for question, pair in zip(questions, pairs, strict=True):
         groups.setdefault(question.category, []).append(pair)
     table = {name: _row(groups[name], mode) for name in sorted(groups)}
-    overall = table["all"]
+    overall = table[_TOTAL]
     return Scored(
         metrics={
             "relative_score": overall["relative"],
-            **{f"relative_score_{name}": row["relative"] for name, row in table.items() if name != "all"},
+            **{f"relative_score_{name}": row["relative"] for name, row in table.items() if name != _TOTAL},
             "reference_score": overall["reference"],
             "model_score": overall["model"],
             "relative_score_read": overall["relative, read only"],
@@ -317,7 +320,7 @@ def _sample(question: Question, answer: str, pair: Pair | None, judgement: str) 
 
 def _remarks(table: Mapping[str, Mapping[str, float | int]], mode: Mode) -> tuple[str, ...]:
     counted = "count as -1 to -1, as in the script" if mode == "official" else "are left out"
-    unread = table["all"]["unread"]
+    unread = table[_TOTAL]["unread"]
     remarks = [f"{unread} judgements without two scores {counted}"] if unread else []
     if nothing := [name for name, row in table.items() if row["unread"] == row["judgements"]]:
         remarks.append(f"no judgement was read of {', '.join(nothing)}: figures there say nothing")

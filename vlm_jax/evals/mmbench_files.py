@@ -91,12 +91,15 @@ def _cell(row: Row, name: str) -> str:
     return "" if is_missing(cell) else cell
 
 
+_DIGITS = 18
+
+
 def _index(row: Row) -> int:
     return _number(row, row.require("index"), "index")
 
 
 def _number(row: Row, written: str, what: str) -> int:
-    if not (written.isascii() and written.isdecimal()):
+    if not (written.isascii() and written.isdecimal() and len(written) <= _DIGITS):
         raise row.wrong(f"{what} {written[:60]!r}", f"{what} as a number")
     return int(written)
 
@@ -231,5 +234,6 @@ def write_submission(path: Path, answers: Mapping[int, str], target: Path) -> No
         if number == 0:
             writer.writerow([*kept[:_PLACE], "prediction", *kept[_PLACE:]])
         cells = [row.values[name] for name in kept]
-        writer.writerow([*cells[:_PLACE], answers[int(row.values["index"])], *cells[_PLACE:]])
+        index = next(int(cell) for name, cell in row.values.items() if name.lower() == "index")
+        writer.writerow([*cells[:_PLACE], answers[index], *cells[_PLACE:]])
     write_bytes(target, written.getvalue().encode())

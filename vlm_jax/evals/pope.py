@@ -157,7 +157,8 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
 
     Returns:
         ``accuracy``, ``precision``, ``recall``, ``f1``, ``yes_rate`` and the four counts. ``unparsed`` counts the
-        answers that have no word for yes or no in any spelling, whichever side the rule puts them on.
+        answers in which the rule reads neither, and those that have no word for yes or no in any spelling, whichever
+        side the rule puts them on.
 
     Raises:
         ValueError: As many answers as questions are needed.
@@ -173,7 +174,7 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
     return Scored(
         metrics=found.values() | {name: int(total[place]) for name, place in names.items()},
         per_sample=Rows(len(questions), lambda place: _row(questions[place], said[place], answers[place])),
-        unparsed=sum(count for answer, count in Counter(answers).items() if not _YES_OR_NO.search(answer)),
+        unparsed=sum(count for pair, count in Counter(pairs).items() if _unparsed(pair[0], read[pair])),
         tally=found,
         baselines={f"all {word}": _constant(word, labels, mode) for word in ("yes", "no")},
         remarks=("the yes rate is the labels', as lmms-eval has it",) if mode == "lmms-eval" else (),
@@ -183,6 +184,10 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
 def _row(one: Question, word: str | None, answer: str) -> dict[str, Any]:
     fault = float(word != one.label)
     return {"id": one.id, "image": one.image, "label": one.label, "said": word, "answer": answer, "fault": fault}
+
+
+def _unparsed(answer: str, word: str | None) -> bool:
+    return word is None or not _YES_OR_NO.search(answer)
 
 
 _YES_OR_NO = re.compile(r"\b(yes|no|not)\b|n't\b", re.IGNORECASE)

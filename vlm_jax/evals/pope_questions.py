@@ -7,6 +7,7 @@ most often stands beside the object asked for. Frequencies are counted on the im
 """
 
 import collections
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 from vlm_jax.data.rows import iter_rows
 from vlm_jax.errors import InputError
-from vlm_jax.files import read_json
+from vlm_jax.files import read_json, read_lines
 
 Setting = Literal["random", "popular", "adversarial"]
 
@@ -26,21 +27,29 @@ def read_annotations(path: Path) -> dict[str, list[str]]:
     Raises:
         InputError: The file holds something else, or an image twice.
     """
-    try:
-        found: Mapping[str, Any] = read_json(path)
-    except InputError:
-        found = {}
-    if not found or "image" in found:
-        found = {}
+    if _holds_rows(path):
+        found: dict[str, Any] = {}
         for row in iter_rows(path):
             image = row.string("image")
             if image in found:
                 raise row.wrong(f"image {image} for the second time", "one row an image")
             found[image] = row.require("objects")
+    else:
+        found = read_json(path, unique=True)
     for image, objects in found.items():
         if not isinstance(objects, list) or not all(isinstance(one, str) for one in objects):
             raise InputError(f"{str(objects)[:60]} under image {image}", "a list of objects", file=str(path))
-    return dict(found)
+    return found
+
+
+def _holds_rows(path: Path) -> bool:
+    first = next((line for line in read_lines(path) if line.strip()), "").strip()
+    try:
+        value = json.loads(first)
+    except (ValueError, RecursionError):
+        # A list or an object over many lines, or an error that its reader explains.
+        return first.startswith("[")
+    return isinstance(value, list) or (isinstance(value, dict) and "image" in value)
 
 
 def sample_images(

@@ -53,9 +53,8 @@ class Rows(Sequence[dict[str, Any]]):
         return map(self._make, range(self._count))
 
     def __getitem__(self, place: Any) -> Any:
-        if not 0 <= place < self._count:
-            raise IndexError(place)
-        return self._make(place)
+        found = range(self._count)[place]
+        return [self._make(one) for one in found] if isinstance(place, slice) else self._make(found)
 
 
 @dataclasses.dataclass(frozen=True)

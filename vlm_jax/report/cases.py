@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-from PIL import Image
 
+from vlm_jax.data.images import load_image
+from vlm_jax.errors import InputError
 from vlm_jax.files import write_bytes
 from vlm_jax.report.benchmark import p_value, written
 
@@ -84,9 +85,8 @@ def _picture(path: Path | None) -> str | None:
     if path is None or not path.is_file():
         return None
     try:
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-    except OSError:
+        small = load_image(path)
+    except InputError:
         # The page is about the answers; whoever shows the picture to a model says what is wrong with it.
         return None
     small.thumbnail((_WIDTH, _WIDTH))

@@ -37,6 +37,8 @@ class Options(Scoring):
         yes_no_suffix: Put behind the yes/no questions, and behind them only, before the suffix.
     """
 
+    ASKING = ("yes_no_suffix",)
+
     annotations: Path
     questions: Path | None = None
     relations: Path | None = None

@@ -35,6 +35,8 @@ class Options(Scoring):
         image_name: An image's file by its id.
     """
 
+    ASKING = ("prompt",)
+
     objects: Path
     synonyms: Path | None = None
     mode: Literal["official", "corrected", "unique"] = "official"

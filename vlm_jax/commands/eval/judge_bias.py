@@ -20,6 +20,7 @@ import tyro
 
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.eval.judging import Judging
+from vlm_jax.commands.eval.written import check_written
 from vlm_jax.commands.reward import RewardView, check_view, evaluation_turn
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def run(options: Options) -> None:
     from vlm_jax.evals.result import result_of, write_result
     from vlm_jax.report.benchmark import print_result
 
+    check_written(options)
     _check(options)
     require_positive(options, "limit", "max_length", "batch_size")
     objects = _objects(options)

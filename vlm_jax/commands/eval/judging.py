@@ -61,6 +61,9 @@ class Judged(Scoring):
 
     judging: Annotated[Judging, tyro.conf.arg(name="")]
 
+    def judged_by_checkpoint(self) -> bool:
+        return self.judging.judge.startswith("checkpoint:")
+
 
 def open_judge(options: Judged, others: Mapping[str, Opener] = {}) -> "Judge":
     """The judge that the options name.
@@ -86,12 +89,25 @@ def open_judge(options: Judged, others: Mapping[str, Opener] = {}) -> "Judge":
     if prefix in others:
         return others[prefix](name)
     if prefix == "replay":
+        _check_nothing_is_asked(judging)
         return _replay(Path(name), several=options.against is not None)
     if prefix not in ("http", "https", "checkpoint"):
         known = ", ".join(f"{one}:..." for one in ("replay", "checkpoint", *others))
         raise InputError(f"--judge {without_password(judging.judge)!r}", f"a URL, {known}")
     cache = judging.judge_cache or options.output.with_suffix(".judgements")
     return CachedJudge(_checkpoint(name, options) if prefix == "checkpoint" else _chat_api(judging), cache)
+
+
+def _check_nothing_is_asked(judging: Judging) -> None:
+    """Of a file nothing is asked: an option that says how would change nothing."""
+    from vlm_jax.errors import InputError
+
+    names = ("model", "key", "cache", "concurrency", "timeout", "retries", "batch_size")
+    usual = Judging(judge=judging.judge)
+    odd = [f"judge_{name}" for name in names]
+    if odd := [name for name in odd if getattr(judging, name) != getattr(usual, name)]:
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in odd)
+        raise InputError(f"{given} with --judge replay:...", "a judge that is asked, which they are for")
 
 
 def _replay(path: Path, several: bool) -> "Judge":

@@ -5,9 +5,10 @@
   vlm-jax eval mmbench --questions mmbench_test_en.tsv --checkpoint DIR --submission upload.tsv --output mmbench.json
 
 Answers are LLaVA's (with --all-rounds, or to a table that has the rotated questions itself) or a table or JSON with
-index and prediction. A checkpoint is shown the images of the table, which are written beside the output first, or to
---images. Where the right answers are hidden nothing is scored: --submission writes what the benchmark's server scores.
-The server wants an .xlsx, and this writes the same columns as .tsv or .csv: save it as .xlsx with any spreadsheet.
+index and prediction. A checkpoint is shown the images of the table, which are written to NAME.images beside the output
+first; with --answers the page shows those in --images. Where the right answers are hidden nothing is scored:
+--submission writes what the benchmark's server scores. The server wants an .xlsx, and this writes the same columns as
+.tsv or .csv: save it as .xlsx with any spreadsheet.
 """
 
 import dataclasses
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from vlm_jax.commands.eval.scoring import Answering, Scoring, answered, answers_of, conclude
+from vlm_jax.commands.eval.written import check_written
 
 if TYPE_CHECKING:
     from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.mmbench_files import Question
     from vlm_jax.evals.tally import Scored
 
 
@@ -61,18 +64,11 @@ def run(options: Options) -> None:
         return mmbench.score(answers, asked, options.mode, mmbench.matcher(options.unread, options.mode))
 
     def asks(folder: Path | None) -> "Sequence[Ask]":
-        images = {one.image for one in asked}
-        if None in images:
-            lost = next(one.index for one in asked if one.image is None)
-            raise InputError(f"no image of index {lost}", "one for every question", file=str(options.questions))
-        if folder is not None:
-            mmbench_files.write_images(options.questions, folder, images)
-        files = [folder and folder / f"{one.image}.jpg" for one in asked]
+        files = [folder and one.image and folder / f"{one.image}.jpg" for one in asked]
         return [Ask(str(one.index), mmbench_files.prompt(one), file) for one, file in zip(asked, files, strict=True)]
 
-    if options.answering.checkpoint is not None and options.answering.images is None:
-        images = options.output.with_suffix(".images")
-        options = dataclasses.replace(options, answering=dataclasses.replace(options.answering, images=images))
+    if options.answering.checkpoint is not None:
+        options = _with_images(options, asked)
     # Once answered, the answers are a file like any other.
     answers = answers_of(options, asks)
     if options.submission is not None:
@@ -82,3 +78,18 @@ def run(options: Options) -> None:
         print(options.submission)
     mode = options.mode if options.unread == "own" else f"{options.mode}, unread {options.unread}"
     conclude("MMBench", mode, answered(options, answers), score, asks)
+
+
+def _with_images(options: Options, asked: "Sequence[Question]") -> Options:
+    """The images that a checkpoint is shown, written out of the table into a folder of their own."""
+    from vlm_jax.errors import InputError
+    from vlm_jax.evals.mmbench_files import write_images
+
+    if options.answering.images is not None:
+        raise InputError("--images with --checkpoint", "none: the images stand in the table")
+    if lost := [one.index for one in asked if one.image is None]:
+        raise InputError(f"no image of index {lost[0]}", "one for every question", file=str(options.questions))
+    check_written(options)
+    folder = options.output.with_suffix(".images")
+    write_images(options.questions, folder, {one.image for one in asked})
+    return dataclasses.replace(options, answering=dataclasses.replace(options.answering, images=folder))

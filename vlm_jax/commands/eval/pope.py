@@ -5,9 +5,8 @@ Scores a file of answers, or lets a checkpoint answer first:
   vlm-jax eval pope --questions coco_pope_popular.json --answers answers.jsonl --output pope.json
   vlm-jax eval pope --questions coco_pope_popular.json --checkpoint DIR --images val2014 --output pope.json
 
-Answers are paired with questions by question_id, or, where they have none but repeat their question as POPE's own files
-do, by order. Published figures are means over the random, popular and adversarial
-files, each scored on its own.
+Answers are paired with questions by question_id, or by order where they have none but repeat their question, as POPE's
+own files do. Published figures are means over the random, popular and adversarial files, each scored on its own.
 """
 
 import dataclasses

@@ -4,11 +4,12 @@ import dataclasses
 import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import tyro
 
 from vlm_jax.checkpoints.opening import MeshOptions
+from vlm_jax.commands.eval.written import check_written
 
 if TYPE_CHECKING:
     from vlm_jax.evals.asks import Ask
@@ -55,15 +56,22 @@ class Scoring:
     Attributes:
         output: JSON file for the result; beside it `NAME.samples.jsonl` gets a row for every sample and `NAME.html` the
             worst ones, with pictures where --images says where they are.
-        answers: JSON or JSON lines with an id and an answer each.
+        answers: JSON or JSON lines of answers, as LLaVA or the benchmark's own scripts write them.
         against: Answers of another model to the same questions: both are compared, sample by sample.
         answering: Instead of answers.
     """
+
+    # A benchmark's own options that say how a checkpoint is asked.
+    ASKING: ClassVar[tuple[str, ...]] = ()
 
     output: Path
     answers: Path | None = None
     against: Path | None = None
     answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering()
+
+    def judged_by_checkpoint(self) -> bool:
+        """Whether a judge lies on the mesh."""
+        return False
 
 
 AnyScoring = TypeVar("AnyScoring", bound=Scoring)
@@ -113,7 +121,10 @@ def answers_of(options: Scoring, asks: Callable[[Path | None], Sequence["Ask"]])
     if (options.answers is None) == (options.answering.checkpoint is None):
         found = "neither" if options.answers is None else "both"
         raise InputError(f"{found} of --answers and --checkpoint", "one of them")
-    _check_files(options)
+    check_written(options)
+    # Before hours of answering.
+    if options.against is not None and not options.against.exists():
+        raise InputError("no such file", "a file of answers", file=str(options.against))
     if options.answers is not None:
         _check_nothing_answers(options)
         return options.answers
@@ -126,9 +137,14 @@ def answers_of(options: Scoring, asks: Callable[[Path | None], Sequence["Ask"]])
 
 def answered(options: AnyScoring, answers: Path) -> AnyScoring:
     """The options for a file of answers: of answering is left what the page and a judge use."""
-    usual = next(field.default for field in dataclasses.fields(options) if field.name == "answering")
-    kept = dataclasses.replace(usual, images=options.answering.images, mesh=options.answering.mesh)
+    kept = dataclasses.replace(_usual(options, "answering"), images=options.answering.images)
+    if options.judged_by_checkpoint():
+        kept = dataclasses.replace(kept, mesh=options.answering.mesh)
     return dataclasses.replace(options, answers=answers, answering=kept)
+
+
+def _usual(options: Scoring, name: str) -> Any:
+    return next(field.default for field in dataclasses.fields(options) if field.name == name)
 
 
 def _check_nothing_answers(options: Scoring) -> None:
@@ -137,41 +153,38 @@ def _check_nothing_answers(options: Scoring) -> None:
 
     usual = answered(options, options.answers).answering
     names = [field.name for field in dataclasses.fields(Answering)]
-    if odd := [name for name in names if getattr(options.answering, name) != getattr(usual, name)]:
+    odd = [name for name in names if getattr(options.answering, name) != getattr(usual, name)]
+    odd += [name for name in options.ASKING if getattr(options, name) != _usual(options, name)]
+    if odd:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in odd)
         raise InputError(f"{given} with --answers", "--checkpoint, which they are for")
 
 
-def _check_files(options: Scoring) -> None:
-    """Before hours of answering: nothing that is read is written over, and what is compared with is there."""
-    from vlm_jax.errors import InputError
-
-    if options.output.suffix != ".json":
-        raise InputError(f"--output {options.output}", "a name that ends in .json")
-    written = {options.output.with_suffix(end).resolve() for end in (".json", ".html", ".samples.jsonl")}
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.name != "output" and isinstance(value, Path) and value.resolve() in written:
-            raise InputError(f"--{field.name} {value}, which would be written over", "another --output")
-    if options.against is not None and not options.against.exists():
-        raise InputError("no such file", "a file of answers", file=str(options.against))
-
-
 def _answer(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
-    from vlm_jax.checkpoints.opening import open_model, open_policy, source_of
+    from vlm_jax.checkpoints.opening import source_of
     from vlm_jax.checkpoints.provenance import claim, finished, identity
-    from vlm_jax.data.conversation import TEMPLATES
     from vlm_jax.errors import require_positive
+    from vlm_jax.files import locked
+
+    require_positive(options, "batch_size", "max_new_tokens")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = target.with_name(f".{target.name}.lock")
+    with locked(lock, target):
+        record = target.with_suffix(".run.json")
+        made = identity(options) | {"questions": questions_sha256(asks)}
+        source = source_of(options.checkpoint)
+        if not finished(target, record, made, source):
+            claim(record, made, source)
+            _answer_file(options, target, asks)
+        lock.unlink()
+
+
+def _answer_file(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
+    from vlm_jax.checkpoints.opening import open_model, open_policy
+    from vlm_jax.data.conversation import TEMPLATES
     from vlm_jax.evals.runner import answer_file
     from vlm_jax.generate.sampling import Sampling
 
-    require_positive(options, "batch_size", "max_new_tokens")
-    record = target.with_suffix(".run.json")
-    made = identity(options) | {"questions": questions_sha256(asks)}
-    source = source_of(options.checkpoint)
-    if finished(target, record, made, source):
-        return
-    claim(record, made, source)
     model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
     if options.template != "own":
         model = dataclasses.replace(model, template=TEMPLATES[options.template])
@@ -210,8 +223,8 @@ def image_file(pattern: str, image: str) -> str:
     from vlm_jax.errors import InputError
 
     try:
-        places = [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
-        if len(places) != 1:
+        # One place, and not that of an attribute or an item of it.
+        if [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None] != [""]:
             raise IndexError
         return pattern.format(int(image) if image.isdecimal() else image)
     except (ValueError, IndexError, KeyError):

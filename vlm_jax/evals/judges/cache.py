@@ -12,9 +12,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from vlm_jax.data.rows import Row, iter_rows
+from vlm_jax.data.rows import Row, row_of
 from vlm_jax.errors import InputError
 from vlm_jax.evals.judges.completions import count_or_none, text_or_none
 from vlm_jax.evals.judges.interface import Finished, Judge, Judgement, JudgeRequest, unnoticed
@@ -28,7 +28,8 @@ class CachedJudge:
 
     Args:
         judge: Who is asked.
-        folder: Made if need be; several judges and benchmarks may share one.
+        folder: Made if need be; several judges and benchmarks may share one, also at the same time: of two judgements
+            of one thing the first stands.
 
     Raises:
         InputError: The folder's file is broken anywhere but at its end.
@@ -36,15 +37,15 @@ class CachedJudge:
 
     def __init__(self, judge: Judge, folder: Path):
         self.identity, self.reads_prompts = judge.identity, judge.reads_prompts
-        self._judge, self._path = judge, folder / FILE
-        self._known = _read(self._path)
+        self._judge, self._store = judge, _Store(folder / FILE)
 
     def __call__(self, requests: Sequence[JudgeRequest], finished: Finished = unnoticed) -> list[Judgement]:
         rows = [request_row(self.identity, request) for request in requests]
         places: dict[str, list[int]] = {}
         for place, row in enumerate(rows):
             places.setdefault(row["key"], []).append(place)
-        missing = [key for key in places if key not in self._known]
+        known = {key: self._store.known[key] for key in places if key in self._store.known}
+        missing = [key for key in places if key not in known]
         found: dict[int, Judgement] = {}
 
         def tell(key: str, judgement: Judgement) -> None:
@@ -57,19 +58,75 @@ class CachedJudge:
         def keep(number: int, judgement: Judgement) -> None:
             key = missing[number]
             # Nothing at all, a reply whose limit was spent on thinking say, is asked for again next time.
-            if judgement.text.strip():
-                _append(self._path, {**rows[places[key][0]], **_said(judgement)})
-                self._known[key] = dataclasses.replace(judgement, cached=True)
-            tell(key, judgement)
+            said = self._store.add(rows[places[key][0]], judgement) if judgement.text.strip() else judgement
+            tell(key, said)
 
-        for key in places.keys() - set(missing):
-            tell(key, self._known[key])
+        for key, judgement in known.items():
+            tell(key, judgement)
         try:
             self._judge([requests[places[key][0]] for key in missing], keep)
         except InputError as error:
-            said = f"{error.found}; {len(found)} of {len(rows)} judgements are kept in {self._path.parent}"
+            kept = sum(row["key"] in self._store.known for row in rows)
+            said = f"{error.found}; {kept} of {len(rows)} judgements are kept in {self._store.path.parent}"
             raise InputError(said, error.expected, file=error.file, row=error.row) from None
         return [found[place] for place in range(len(rows))]
+
+
+class _Store:
+    """The file, which others may be writing to as well; ``known`` holds what of it has been read, by key."""
+
+    def __init__(self, path: Path):
+        self.path, self.known = path, dict[str, Judgement]()
+        self._end = self._rows = 0
+        if path.exists():
+            with path.open("rb+", buffering=0) as file:
+                hold(file)
+                self._catch_up(file)
+
+    def add(self, asked: Mapping[str, Any], judgement: Judgement) -> Judgement:
+        """Append a judgement; the one that stands, which is somebody else's if that was there first."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab+", buffering=0) as file:
+            hold(file)
+            self._catch_up(file)
+            if (first := self.known.get(asked["key"])) is None:
+                line = json.dumps({**asked, **_said(judgement)}, ensure_ascii=False) + "\n"
+                self._write(file, line.encode())
+                self.known[asked["key"]] = dataclasses.replace(judgement, cached=True)
+                return judgement
+        # Paid for all the same.
+        tokens = {"prompt_tokens": judgement.prompt_tokens, "completion_tokens": judgement.completion_tokens}
+        return dataclasses.replace(first, **tokens, cached=False)
+
+    def _catch_up(self, file: IO[bytes]) -> None:
+        file.seek(self._end)
+        *lines, cut = file.read().split(b"\n")
+        if cut:
+            # What a kill left of a line would spoil the next one. Nobody is writing it: the file is held.
+            file.truncate(self._end + sum(len(line) + 1 for line in lines))
+        for line in lines:
+            self._rows, self._end = self._rows + 1, self._end + len(line) + 1
+            row = row_of(_text(line, self.path), str(self.path), self._rows)
+            self.known.setdefault(row.string("key"), judgement_of(row))
+
+    def _write(self, file: IO[bytes], line: bytes) -> None:
+        left = memoryview(line)
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError as error:
+            # Half a line of a full disk would spoil the next one too.
+            file.truncate(self._end)
+            error.filename = str(self.path)
+            raise
+        self._rows, self._end = self._rows + 1, self._end + len(line)
+
+
+def _text(line: bytes, path: Path) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        raise InputError("a line that is not UTF-8", "UTF-8 text", file=str(path)) from None
 
 
 def request_row(identity: Mapping[str, str], request: JudgeRequest) -> dict[str, Any]:
@@ -118,30 +175,6 @@ def _said(judgement: Judgement) -> dict[str, Any]:
     return {
         name: getattr(judgement, name) for name in ("text", "model", "prompt_tokens", "completion_tokens", "finish")
     }
-
-
-def _read(path: Path) -> dict[str, Judgement]:
-    if not path.exists():
-        return {}
-    _drop_cut_line(path)
-    if not path.stat().st_size:
-        return {}
-    return {row.string("key"): judgement_of(row) for row in iter_rows(path)}
-
-
-def _drop_cut_line(path: Path) -> None:
-    """What a kill left of a line would spoil the next one."""
-    with path.open("rb+") as file:
-        hold(file)
-        file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
-
-
-def _append(path: Path, row: Mapping[str, Any]) -> None:
-    # One write a line: a kill cuts the last line at most. Held, so that nobody takes half of it for such a cut.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab", buffering=0) as file:
-        hold(file)
-        file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
 
 
 def _image_sha256(image: Path | None) -> str | None:

@@ -170,9 +170,15 @@ def without_password(url: str) -> str:
 
 
 def _plain_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"the URL {without_password(url)!r}", "http://HOST/... or https://HOST/...")
+    wrong = InputError(f"the URL {without_password(url)!r}", "http://HOST/... or https://HOST/...")
+    try:
+        parts = urlsplit(url)
+        # Looked at, since only that says whether it is a number.
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        raise wrong from None
+    if not known:
+        raise wrong
     if parts.username or parts.password or parts.query:
         raise InputError("a password or a query in the judge's URL", "a bare URL; the key stands in the environment")
     return url.rstrip("/")

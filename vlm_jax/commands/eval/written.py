@@ -1,0 +1,40 @@
+"""What a benchmark's command writes must not be what it reads."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlm_jax.errors import InputError
+
+# Options that are written.
+_WRITTEN = ("output", "submission")
+_BESIDE = (".json", ".html", ".samples.jsonl")
+
+
+def check_written(options: Any) -> None:
+    """Of a command with an ``output``, before hours of work.
+
+    Raises:
+        InputError: The output is no .json, or something that is read would be written over.
+    """
+    if options.output.suffix != ".json":
+        raise InputError(f"--output {options.output}", "a name that ends in .json")
+    paths = list(_paths(options))
+    written = {options.output.with_suffix(end).resolve() for end in _BESIDE}
+    written |= {path.resolve() for name, path in paths if name in _WRITTEN}
+    for name, path in paths:
+        if name not in _WRITTEN and path.resolve() in written:
+            raise InputError(f"--{name} {path}, which would be written over", "another --output or --submission")
+
+
+def _paths(options: Any) -> Iterator[tuple[str, Path]]:
+    """Names and values of all options that are paths, those of nested options and a judge's saved file included."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _paths(value)
+        elif isinstance(value, Path):
+            yield field.name, value
+        elif field.name == "judge" and value.startswith("replay:"):
+            yield field.name, Path(value.removeprefix("replay:"))
