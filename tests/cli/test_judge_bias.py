@@ -80,6 +80,13 @@ def test_a_reward_model_is_shown_what_it_was_trained_with(arguments, adapter, tm
     assert "what the reward model was trained with" in capsys.readouterr().err
 
 
+def test_pairs_are_not_written_over(arguments, pairs, capsys):
+    arguments[arguments.index("--output") + 1] = str(pairs / "pairs.json")
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "pairs.json, which would be written over" in capsys.readouterr().err
+
+
 def test_objects_of_other_images(arguments, capsys):
     with pytest.raises(SystemExit):
         main([*arguments, "--image-name", "COCO_{}"])

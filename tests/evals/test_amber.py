@@ -458,6 +458,7 @@ def test_against_a_model_that_answered_something_else(files, capsys):
         ({"id": 8, "type": "relation"}, "no 'truth'"),
         ({"id": 8, "type": "relation", "truth": "Yes"}, "truth 'Yes'; expected yes or no"),
         ({"id": 8, "type": "relation", "truth": ["yes"]}, "truth ['yes']"),
+        ({"id": 8, "type": ["count"], "truth": "yes"}, "type of type list"),
         ({"id": 8, "type": "count", "truth": "yes"}, "type 'count'; expected one of generative, discriminative-"),
         ({"id": 8, "type": "generative", "truth": "dog", "hallu": []}, "truth of type str"),
         ({"id": 8, "type": "generative", "truth": [1], "hallu": []}, "a word of truth of type int"),

@@ -84,6 +84,7 @@ def test_answers_without_ids_stand_in_the_questions_order(tmp_path):
         b'{"question_id": 1, "text": NaN}',
         b'{"question_id": 1, "text": "a"} trailing',
         b'[{"question_id": 1, "text": "a"}',
+        b'[{"question_id": 1, "text": "a"},]',
         b'{"question_id": 1, "text": "\xff"}',
         b'{"question_id": 1, "text": "\\ud800"}',
         b'{"question_id": ' + b"9" * 6000 + b', "text": "a"}',

@@ -112,6 +112,13 @@ def test_without_strictness_missing_and_odd_predictions_are_wrong(write):
         predictions(path, questions)
 
 
+def test_text_for_other_questions_is_counted(write):
+    questions = aokvqa.read_questions(write(ROWS))
+    rows = [{"question_id": name, "text": "A"} for name in "abcx"]
+    found = aokvqa.score(predictions(write(rows, "p"), questions).tasks, questions)
+    assert found.remarks == ("1 predictions for other questions are left out",)
+
+
 def free_text(path, texts):
     write_json_lines(path, [{"question_id": identity, "text": text} for identity, text in texts.items()])
     return path
@@ -178,6 +185,8 @@ def test_a_split_without_answers(write):
     [
         ({}, "p.json: found no predictions"),
         ({"a": {}}, "p.json: found no predictions"),
+        ('{"a": {"multiple_choice": "\\ud800"}}', "row 1: found multiple_choice with a lone surrogate"),
+        ('{"a": {"multiple_choice": "cat"}, "a": {"multiple_choice": "dog"}}', "the key 'a' for the second time"),
         ({"a": {"multiple_choice": 3}}, "p.json, row 1: found multiple_choice of type int"),
         ('{"a": {"multiple_choice": "cat"},\n"b": 3}', "p.json, row 2: found b: 3"),
         ('{"a": {"multiple_choice":\n NaN}}', "p.json: found NaN"),

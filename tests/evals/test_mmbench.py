@@ -118,6 +118,7 @@ def test_options_stop_at_the_first_missing_one(tmp_path, cell):
         ([], COLUMNS, "found no rows"),
         (ROWS, ["index", "A"], "row 2: found no 'question' among the keys"),
         ([{**ROWS[0], "index": "x"}], COLUMNS, "row 2: found index 'x'"),
+        ([{**ROWS[0], "index": "1" * 5000}], COLUMNS, "row 2: found index '1111"),
         ([{**ROWS[0], "index": "1.0"}], COLUMNS, "row 2: found index '1.0'"),
         ([ROWS[0], ROWS[0]], COLUMNS, "row 3: found index 1 for the second time"),
         ([{**ROWS[0], "answer": "C"}], COLUMNS, "row 2: found answer 'C'; expected one of A, B"),
@@ -309,6 +310,31 @@ def test_command(tmp_path, table):
     assert result["metrics"] == {"accuracy": 1.0}
     assert result["mode"] == "lmms-eval, unread wrong"
     assert result["comparison"]["accuracy"]["difference"] == 0
+
+
+def test_a_submission_over_what_is_read(tmp_path, table, capsys):
+    answers = write(tmp_path / "answers.tsv", [{"index": row["index"], "prediction": "A"} for row in COPIES], ANSWERED)
+    before = table.read_bytes(), answers.read_bytes()
+    command = ["eval", "mmbench", f"--questions={table}", f"--answers={answers}", f"--output={tmp_path / 'o.json'}"]
+    for target in (table, answers):
+        with pytest.raises(SystemExit):
+            main([*command, f"--submission={target}"])
+        assert "which would be written over" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command[:3], "--checkpoint=tiny", f"--images={tmp_path}", command[-1]])
+    assert "found --images with --checkpoint" in capsys.readouterr().err
+    assert (table.read_bytes(), answers.read_bytes()) == before
+
+
+ANSWERED = ["index", "prediction"]
+
+
+def test_headers_are_read_in_any_case(tmp_path):
+    columns = [column.capitalize() for column in COLUMNS]
+    rows = [{name.capitalize(): cell for name, cell in row.items()} for row in ROWS]
+    table, submission = write(tmp_path / "t.tsv", rows, columns), tmp_path / "upload.tsv"
+    mmbench_files.write_submission(table, {row["index"]: "B" for row in ROWS}, submission)
+    assert [row.values["prediction"] for row in iter_table(submission)] == ["B"] * 3
 
 
 def test_a_split_whose_answers_are_hidden(tmp_path, asked, capsys):

@@ -299,6 +299,22 @@ def test_judgements_that_fit_no_other_answers(command, tmp_path, capsys):
     assert "do not say which answers they are of" in capsys.readouterr().err
 
 
+def test_options_that_a_replay_does_not_look_at(command, tmp_path, capsys):
+    saved_file = saved(tmp_path, [completion()] * 16, "evaluation.json")
+    with pytest.raises(SystemExit):
+        command("--judge", f"replay:{saved_file}", "--judge-model", "gpt", "--judge-concurrency", "3")
+    assert "found --judge-model, --judge-concurrency with --judge replay:..." in capsys.readouterr().err
+
+
+def test_saved_judgements_are_not_written_over(command, tmp_path, capsys):
+    saved_file = saved(tmp_path, [completion()] * 16, "out.json")
+    before = saved_file.read_bytes()
+    with pytest.raises(SystemExit):
+        command("--judge", f"replay:{saved_file}")
+    assert f"found --judge {saved_file}, which would be written over" in capsys.readouterr().err
+    assert saved_file.read_bytes() == before
+
+
 def api(monkeypatch):
     pytest.importorskip("openai", reason="needs the judge extra")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -150,6 +150,30 @@ def test_modes_by_hand(mode):
     assert scored.unparsed == 2
 
 
+@pytest.mark.parametrize("mode", pope.MODES)
+def test_what_a_rule_does_not_read_is_counted(mode):
+    """lmms-eval reads the bare word alone, and every answer is somewhere."""
+    answers = ["Yes.", "No, it is not.", "Yes and no", "", "yes", "NO"]
+    questions = [pope.Question(str(i), str(i), "?", "yes") for i in range(len(answers))]
+    scored = pope.score(answers, questions, mode)
+    assert scored.unparsed == {"lmms-eval": 4, "vlmevalkit": 2}.get(mode, 1)
+    counts = [scored.metrics[f"{word}"] for word in _COUNTS]
+    if mode in ("lmms-eval", "vlmevalkit"):
+        assert sum(counts) + scored.unparsed == len(answers)
+    else:
+        assert sum(counts) == len(answers)
+
+
+_COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
+
+
+def test_an_echo_is_an_answer_like_any_other(write, tmp_path):
+    echo = [{**ANSWERS[0], "text": QUESTIONS[0]["text"]}, *ANSWERS[1:]]
+    files = ["--questions", write("q.jsonl", QUESTIONS), "--answers", write("a.jsonl", echo)]
+    run(*files, "--output", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["unparsed"] == 1
+
+
 def test_published_counts_give_the_published_figures():
     """LLaVA-1.5-7B on POPE's random file of 2,910 rows."""
     found = pope.tally(["all"], np.array([[1183.0, 31, 317, 1379, 0, 0]])).values()
@@ -211,6 +235,15 @@ def test_options_that_change_nothing_are_refused(write, tmp_path, capsys):
         run(*files, "--output", tmp_path / "out.json", "--temperature", "0.5", "--suffix", "none")
     (line,) = capsys.readouterr().err.splitlines()
     assert "found --suffix, --temperature with --answers; expected --checkpoint" in line
+    with pytest.raises(SystemExit):
+        run(*files, "--output", tmp_path / "out.json", "--mesh.data", "2")
+    assert "found --mesh with --answers" in capsys.readouterr().err
+    (tmp_path / "objects.json").write_text('{"1": ["dog"]}')
+    captions = write("captions.jsonl", [{"image_id": 1, "caption": "A dog."}])
+    chair = ["eval", "chair", "--objects", tmp_path / "objects.json", "--answers", captions, "--prompt", "Hm?"]
+    with pytest.raises(SystemExit):
+        main([*map(str, chair), "--output", str(tmp_path / "out.json")])
+    assert "found --prompt with --answers" in capsys.readouterr().err
 
 
 def test_a_list_with_a_byte_order_mark_and_carriage_returns(write, tmp_path):

@@ -128,6 +128,23 @@ def test_a_checkpoint_answers_through_the_command(asks, tmp_path, capsys):
     assert "aspect 'own' instead of 'square'" in capsys.readouterr().err
 
 
+def test_two_equal_commands_at_one_time(asks, tmp_path, monkeypatch, capsys):
+    """The second one says so and leaves what the first one is writing."""
+    (tmp_path / "q.jsonl").write_text('{"question_id": 1, "image": "1.png", "text": "a dog?", "label": "no"}')
+    command = ["eval", "pope", "--questions", tmp_path / "q.jsonl", "--checkpoint", "tiny"]
+    command = [*map(str, [*command, "--images", asks[0].image.parent, "--output", tmp_path / "out.json"])]
+
+    def answering(target, *_, **__):
+        with pytest.raises(SystemExit):
+            main(command)
+        target.write_text('{"question_id": 1, "text": "No"}')
+
+    monkeypatch.setattr(runner, "answer_file", answering)
+    main(command)
+    assert "out.answers.jsonl: found a file in use by another process" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
 @pytest.mark.parametrize(("option", "seen"), [("own", "square"), ("pad", "pad")])
 def test_a_checkpoint_sees_images_as_it_was_trained(option, seen, model, asks, tmp_path, monkeypatch):
     save_llava(tmp_path / "square", dataclasses.replace(model.config, aspect="square"), model.base, TINY)

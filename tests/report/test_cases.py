@@ -38,6 +38,14 @@ def test_the_worst_answers_stand_with_their_pictures(tmp_path):
     assert "Against the other answers" in page
 
 
+def test_pictures_that_cannot_be_shown_are_left_out(tmp_path):
+    Image.new("1", (17_000, 17_000)).save(tmp_path / "3.png")
+    (tmp_path / "4.png").write_bytes(b"no picture")
+    page = page_of(["Yes"] * 30, tmp_path, "--images", tmp_path)
+    assert page.count("<article") == 24
+    assert "data:image" not in page
+
+
 @pytest.mark.parametrize(("answer", "expected"), [("Yes", "24 of 30 with something wrong"), ("No", "None is wrong.")])
 def test_no_more_than_fit(answer, expected, tmp_path):
     page = page_of([answer] * 30, tmp_path)
