@@ -43,7 +43,7 @@ verbs:
                    --facts world/image_to_caption.json --out runs/reward
   vlm-jax ppo      --checkpoint tiny --reward runs/reward/adapter --prompts world/prompts.json \\
                    --images world/images --facts world/image_to_caption.json --out runs/ppo
-  vlm-jax eval scenes --checkpoint tiny --adapter runs/ppo/adapter --world world --out runs/ppo/eval.json
+  vlm-jax eval scenes --checkpoint tiny --adapter runs/ppo/adapter --world world --output runs/ppo/eval.json
 
 `--checkpoint tiny` is the model that ships with the package; any folder in the HF LLaVA layout or
 from `vlm-jax convert` can stand there."""

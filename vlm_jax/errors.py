@@ -20,6 +20,10 @@ PLACE_ERRORS = frozenset(
 )
 
 
+# Letters of each half of a message: a file of a million keys is no message.
+_LONGEST = 2000
+
+
 class InputError(Exception):
     """Something a user handed in cannot be used; the message is one line that says where, what and why.
 
@@ -36,7 +40,8 @@ class InputError(Exception):
     def __init__(self, found: str, expected: str, *, file: str | None = None, row: int | None = None):
         self.found, self.expected, self.file, self.row = found, expected, file, row
         place = ", ".join(part for part in (file, row and f"row {row}") if part)
-        super().__init__(" ".join(f"{place}: found {found}; expected {expected}".removeprefix(": ").split()))
+        parts = (part if len(part) <= _LONGEST else f"{part[:_LONGEST]} ..." for part in (found, expected))
+        super().__init__(" ".join("{}: found {}; expected {}".format(place, *parts).removeprefix(": ").split()))
 
     def __reduce__(self):
         # Exceptions travel between processes by their arguments, and the message alone does not rebuild this one.

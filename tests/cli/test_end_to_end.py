@@ -73,7 +73,7 @@ def test_eval_scores_an_adapter(runs, checkpoint, world, capsys):
     out = runs / "scores.json"
     adapter = ["--adapter", runs / "ppo" / "adapter"]
     few = ["--max-new-tokens", "6", "--batch-size", "64", "--split", "validation"]
-    run("eval", "scenes", "--checkpoint", checkpoint, "--world", world, "--out", out, *adapter, *few)
+    run("eval", "scenes", "--checkpoint", checkpoint, "--world", world, "--output", out, *adapter, *few)
     scores = json.loads(out.read_text())
     assert len(scores["descriptions"]) == 30
     assert {"random", "popular", "adversarial"} <= set(scores["pope"])

@@ -177,7 +177,7 @@ def test_folders_that_are_not_there_or_not_whole(refused, checkpoint, adapter, w
 
 @pytest.mark.parametrize("verb", [["annotate"], ["eval", "scenes"]])
 def test_a_world_that_is_not_there(verb, refused, checkpoint, tmp_path):
-    out = ["--out", tmp_path / "scores.json"] if "eval" in verb else []
+    out = ["--output", tmp_path / "scores.json"] if "eval" in verb else []
     line = refused(*verb, "--checkpoint", checkpoint, "--world", tmp_path / "gone", *out)
     assert str(tmp_path / "gone") in line
 
@@ -187,7 +187,7 @@ def test_a_world_without_its_questions(refused, checkpoint, world, tmp_path):
     for name in ("pope_test_random.jsonl", "mmhal_test.json"):
         (tmp_path / "world" / name).rename(tmp_path / name)
         line = refused(
-            "eval", "scenes", "--checkpoint", checkpoint, "--world", tmp_path / "world", "--out", tmp_path / "out"
+            "eval", "scenes", "--checkpoint", checkpoint, "--world", tmp_path / "world", "--output", tmp_path / "out"
         )
         assert f"{tmp_path / 'world' / name}: found no such file" in line
         (tmp_path / name).rename(tmp_path / "world" / name)

@@ -347,7 +347,7 @@ def test_a_split_whose_answers_are_hidden(tmp_path, asked, capsys):
     main([*command, f"--submission={submission}"])
     result = json.loads(out.read_text())
     assert (result["metrics"], result["n"]) == ({}, 3)
-    assert "hidden" in result["remarks"][0]
+    assert "hidden" in result["remarks"][-1]
     assert [row.values["prediction"] for row in iter_table(submission)] == ["Answer 1", "Answer 2", "Answer 7"]
     with pytest.raises(SystemExit):
         main([*command, "--submission=upload.xlsx"])

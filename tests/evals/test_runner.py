@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -209,3 +210,33 @@ def test_nothing_that_is_read_is_written_over(options, complaint, tmp_path, caps
     assert stopped.value.code == 2
     assert complaint in capsys.readouterr().err
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def test_answers_belong_to_their_images(asks, tmp_path, capsys):
+    """Also where an image has changed under its name."""
+    shutil.copytree(asks[0].image.parent, tmp_path / "images")
+    (tmp_path / "q.jsonl").write_text('{"question_id": 1, "image": "1.png", "text": "a dog?", "label": "no"}')
+    command = ["eval", "pope", "--questions", tmp_path / "q.jsonl", "--checkpoint", "tiny", "--max-new-tokens", "2"]
+    command = [*map(str, [*command, "--images", tmp_path / "images", "--output", tmp_path / "out.json"])]
+    main(command)
+    made = json.loads((tmp_path / "out.json").read_text())["made"]
+    assert set(made["files"]) == {"questions", "answers"}
+    assert made["options"]["answering"]["checkpoint"] == "tiny"
+    shutil.copyfile(tmp_path / "images" / "2.png", tmp_path / "images" / "1.png")
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "found images '" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [["--temperature", "nan"], ["--images", "empty"]])
+def test_what_never_answered_is_not_in_the_way(wrong, asks, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "q.jsonl").write_text('{"question_id": 1, "image": "1.png", "text": "a dog?", "label": "no"}')
+    command = ["eval", "pope", "--questions", "q.jsonl", "--checkpoint", "tiny", "--output", "out.json"]
+    command += ["--images", str(asks[0].image.parent), "--max-new-tokens", "2"]
+    with pytest.raises(SystemExit):
+        main([*command, *wrong])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "q.jsonl"]
+    main(command)
+    assert json.loads((tmp_path / "out.json").read_text())["n"] == 1

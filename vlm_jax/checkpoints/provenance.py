@@ -22,7 +22,7 @@ from vlm_jax.errors import InputError, differences
 from vlm_jax.files import read_json, write_json
 
 # Options that decide where and how a run goes on, not what comes out of it.
-_WITHOUT_EFFECT = ("checkpoint", "out", "mesh", "preset", "save_every")
+_WITHOUT_EFFECT = ("checkpoint", "out", "output", "mesh", "preset", "save_every")
 _FOR_THE_READER = ("options", "base.source")
 
 
@@ -60,7 +60,7 @@ def files_sha256(files: Iterable[Path]) -> str:
     """One hash over the names and contents of files, in this order."""
     digest = hashlib.sha256()
     for path in files:
-        digest.update(path.name.encode() + _file_digest(path))
+        digest.update(path.name.encode() + file_sha256(path))
     return digest.hexdigest()
 
 
@@ -74,10 +74,10 @@ def identity(options: Any) -> dict[str, Any]:
         if name.split(".")[0] in _WITHOUT_EFFECT:
             continue
         if isinstance(value, Path):
-            inputs[name] = _digest(value)
+            inputs[name] = digest(value)
         else:
             settings[name] = value
-    return _plain({"settings": settings, "inputs": inputs, "options": dataclasses.asdict(options)})
+    return plain({"settings": settings, "inputs": inputs, "options": dataclasses.asdict(options)})
 
 
 def claim(record: Path, identity: dict[str, Any], base: BaseSource = NO_BASE) -> None:
@@ -86,7 +86,7 @@ def claim(record: Path, identity: dict[str, Any], base: BaseSource = NO_BASE) ->
     Raises:
         InputError: The record that is there says that something else was made; names what differs.
     """
-    made = _plain({**identity, "base": dataclasses.asdict(base)})
+    made = plain({**identity, "base": dataclasses.asdict(base)})
     if not record.exists():
         if jax.process_index() == 0:
             write_json(record, made)
@@ -96,7 +96,7 @@ def claim(record: Path, identity: dict[str, Any], base: BaseSource = NO_BASE) ->
         for values in (read_json(record), made)
     )
     if odd := differences(before, now):
-        raise InputError(odd, "the same settings and inputs, or another folder", file=str(record))
+        raise InputError(odd, "the same settings and inputs, or another place for the result", file=str(record))
 
 
 def finished(result: Path, record: Path, identity: dict[str, Any], base: BaseSource = NO_BASE) -> bool:
@@ -114,9 +114,14 @@ def finished(result: Path, record: Path, identity: dict[str, Any], base: BaseSou
     return True
 
 
-def _digest(path: Path) -> str | None:
+def digest(path: Path) -> str | None:
+    """SHA-256 of a file, or of what counts of an adapter, of a folder of weights or of a drawn world; None for others.
+
+    Raises:
+        InputError: A file of it is missing or broken.
+    """
     if path.is_file():
-        return _file_digest(path).hex()
+        return file_sha256(path).hex()
     if is_adapter(path):
         # In whichever folder and format: weights, rank and alpha, and heads beside them.
         inner = adapter_folder(path)
@@ -126,10 +131,13 @@ def _digest(path: Path) -> str | None:
     if loose := sorted(path.glob("*.safetensors")):
         return files_sha256(loose)
     scenes = path / "scenes.json"
-    return _file_digest(scenes).hex() if scenes.is_file() else None
+    return file_sha256(scenes).hex() if scenes.is_file() else None
 
 
-def _file_digest(path: Path) -> bytes:
+def file_sha256(path: Path) -> bytes:
+    """Raises:
+    InputError: There is no such file.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
@@ -137,7 +145,8 @@ def _file_digest(path: Path) -> bytes:
         raise InputError("no such file", "a file", file=str(path)) from None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """As JSON has it; a path is its name."""
     return json.loads(json.dumps(value, default=str))
 
 

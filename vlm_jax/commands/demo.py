@@ -234,7 +234,9 @@ def branch(options: Options, name: str) -> dict:
                 )
             )
         split = "test" if options.test else "validation"
-        scored = scenes.Options(checkpoint="tiny", world=world, out=out / "scores.json", adapter=adapter, split=split)
+        scored = scenes.Options(
+            checkpoint="tiny", world=world, output=out / "scores.json", adapter=adapter, split=split
+        )
         return scenes.measure(scored) | {"reward_accuracy": _reward_accuracy(options, name)}
 
 

@@ -87,10 +87,11 @@ def _texts(row: Row, key: str) -> tuple[str, ...]:
 
 
 class Answers(NamedTuple):
-    """Predictions by task, and the result's name for how they were read."""
+    """Predictions by task, the result's name for how they were read, and what free text they were read from."""
 
     tasks: Mapping[Task, Predictions]
     mode: str
+    texts: Mapping[str, str] = {}
 
 
 def read_predictions(path: Path, questions: Sequence[Question], task: Task, mode: Mode, strict: bool) -> Answers:
@@ -119,7 +120,7 @@ def read_predictions(path: Path, questions: Sequence[Question], task: Task, mode
             _check(path, questions, name, predictions, choices=own)
     if own:
         return Answers(tasks, "official")
-    return Answers(tasks, "evalai" if task == "direct_answer" and mode != "exact" else mode)
+    return Answers(tasks, "evalai" if task == "direct_answer" and mode != "exact" else mode, texts)
 
 
 def _is_own_format(path: Path) -> bool:
@@ -179,12 +180,13 @@ def _check(path: Path, questions: Sequence[Question], task: Task, predictions: P
                 raise InputError(found, f"one of {', '.join(one.choices)}, or --no-strict", file=str(path))
 
 
-def score(answers: Mapping[Task, Predictions], questions: Sequence[Question]) -> Scored:
+def score(answers: Mapping[Task, Predictions], questions: Sequence[Question], texts: Mapping[str, str] = {}) -> Scored:
     """Accuracies in per cent, of the tasks that have predictions; a question without one has 0.
 
     Args:
         answers: Task -> predictions.
         questions: From :func:`read_questions`.
+        texts: Free text by id that the predictions were read from, for the reader.
 
     Returns:
         ``multiple_choice`` and ``direct_answer``. ``unparsed`` counts predictions that are none of the choices, and
@@ -198,7 +200,7 @@ def score(answers: Mapping[Task, Predictions], questions: Sequence[Question]) ->
     surplus = len({identity for predictions in answers.values() for identity in predictions} - known)
     return Scored(
         metrics={task: _mean(own) for task, own in values.items()},
-        per_sample=[_row(one, answers, values) for one in questions],
+        per_sample=[_row(one, answers, values, texts) for one in questions],
         unparsed=len(unparsed) + len(empty),
         tally=_tally(values, questions),
         tables=_tables(values, questions),
@@ -231,9 +233,13 @@ def _baselines(questions: Sequence[Question]) -> dict[str, dict[str, float | int
 
 
 def _row(
-    one: Question, answers: Mapping[Task, Predictions], values: Mapping[Task, Mapping[str, float]]
+    one: Question,
+    answers: Mapping[Task, Predictions],
+    values: Mapping[Task, Mapping[str, float]],
+    texts: Mapping[str, str],
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {"question_id": one.id, "image": one.image, "right": one.choices[one.right]}
+    found: dict[str, Any] = {"question_id": one.id, "image": one.image, "question": one.prompt}
+    found |= {"right": one.choices[one.right]} | ({"answer": texts[one.id]} if one.id in texts else {})
     for task in answers:
         found |= {task: answers[task].get(one.id), f"{task}_value": values[task].get(one.id)}
     reached = [own[one.id] for own in values.values() if one.id in own]

@@ -180,6 +180,7 @@ def score(
         per_sample=[
             {
                 "id": one.id,
+                "question": one.text,
                 "label": one.label,
                 "verdict": judged,
                 "right": int(is_right(one, judged)),

@@ -112,7 +112,9 @@ def read_judged(path: Path, verdict_key: str = VERDICT_KEY) -> Judged:
     return found
 
 
-def values_for(ids: Iterable[str], values: Mapping[str, _V], file: Path, what: str) -> list[_V]:
+def values_for(
+    ids: Iterable[str], values: Mapping[str, _V], file: Path, what: str, wanted: str = "one on each answer"
+) -> list[_V]:
     """What a judge said of each answer.
 
     Raises:
@@ -120,9 +122,7 @@ def values_for(ids: Iterable[str], values: Mapping[str, _V], file: Path, what: s
     """
     ids = list(ids)
     if lost := [identity for identity in ids if identity not in values]:
-        raise InputError(
-            f"no {what} on {len(lost)} answers, the first of them {lost[0]}", "one on each answer", file=str(file)
-        )
+        raise InputError(f"no {what} on {len(lost)} answers, the first of them {lost[0]}", wanted, file=str(file))
     return [values[identity] for identity in ids]
 
 

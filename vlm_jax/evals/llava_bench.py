@@ -279,6 +279,7 @@ def score(
         tally=found,
         tables={"by category": table},
         remarks=_remarks(table, mode),
+        decimals=1,
     )
 
 
@@ -309,6 +310,7 @@ def _sample(question: Question, answer: str, pair: Pair | None, judgement: str) 
     return {
         "id": question.id,
         "image": question.image,
+        "question": question.text,
         "category": question.category,
         "answer": answer,
         "reference_score": reference,

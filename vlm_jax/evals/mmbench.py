@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vlm_jax.evals.bootstrap import Statistic, safe_ratio
-from vlm_jax.evals.mmbench_files import Question
+from vlm_jax.evals.mmbench_files import Question, prompt
 from vlm_jax.evals.option_letters import Rule, find, robust
 from vlm_jax.evals.tally import Scored, Tally, unit_counts
 
@@ -97,7 +97,8 @@ def score(answers: Sequence[str], asked: Sequence[Question], mode: Mode, match: 
     if any(one.answer is None for one in asked):
         rows = [_row(group, reader) for group in groups.values()]
         nothing = Tally([], np.zeros((0, 1)), {})
-        return Scored({}, rows, unparsed, nothing, remarks=("the right answers are hidden: nothing is scored",))
+        hidden = "the right answers are hidden: nothing is scored"
+        return Scored({}, rows, unparsed, nothing, remarks=(hidden,), asked=len(asked))
     hits = _hits(groups, reader)
     found = _tally(groups, hits)
     return Scored(
@@ -111,6 +112,7 @@ def score(answers: Sequence[str], asked: Sequence[Question], mode: Mode, match: 
         tables=_tables(groups, hits),
         baselines={f"all {letter}": _constant(groups, letter) for letter in _letters(groups)},
         remarks=(_CIRCULAR if _circular(groups) else _VANILLA,),
+        asked=len(asked),
     )
 
 
@@ -146,6 +148,7 @@ def _row(group: Sequence[Question], reader: _Reader) -> dict[str, Any]:
     first = group[0]
     return {
         "index": first.index,
+        "question": prompt(first),
         "category": first.category,
         "l2_category": first.l2_category,
         "rounds": [

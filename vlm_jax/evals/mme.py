@@ -66,6 +66,7 @@ def score(answers: Sequence[str], questions: Sequence[Question]) -> Scored:
                 "id": one.id,
                 "subtask": one.subtask,
                 "image": one.image,
+                "question": one.text,
                 "label": one.label,
                 "said": word,
                 "answer": answer,

@@ -126,7 +126,7 @@ def _official(judgement: str) -> int | None:
 
 
 # A whole number on the scale: no decimals, no range, no other scale's "out of".
-_ON_SCALE = r"([0-6])(?!\d|\.\d|\s*(?:-|\u2013|to\b|or\b)\s*\d|\s*(?:/|out of\b)(?!\s*(?:6|six)\b))"
+_ON_SCALE = r"([0-6])(?!\d|\.\d|\s*(?:-|\u2013|to\b|or\b)\s*(?:rating\W*)?\d|\s*(?:/|out of\b)(?!\s*(?:6|six)\b))"
 _MARKS = r"(?:[^\w\n]|_)*"
 _SAID = rf"\brating\b{_MARKS}(?:(?:is|of)\b{_MARKS})?{_ON_SCALE}"
 # A judge may speak of other ratings before it gives its own, which stands in a line of its own or under a heading.

@@ -14,7 +14,7 @@ Questions about one image are not independent, so intervals resample images.
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -177,13 +177,22 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
         unparsed=sum(count for pair, count in Counter(pairs).items() if _unparsed(pair[0], read[pair])),
         tally=found,
         baselines={f"all {word}": _constant(word, labels, mode) for word in ("yes", "no")},
-        remarks=("the yes rate is the labels', as lmms-eval has it",) if mode == "lmms-eval" else (),
+        remarks=tuple(_remarks(said.count(None), mode)),
     )
+
+
+def _remarks(neither: int, mode: Mode) -> Iterator[str]:
+    if mode == "lmms-eval":
+        yield "the yes rate is the labels', as lmms-eval has it"
+    if neither:
+        counted = "and left out of precision, recall and F1" if mode == "lmms-eval" else "and misses in recall and F1"
+        yield f"{neither} answers are neither yes nor no to {mode}'s rule: wrong, {counted}; no count has them"
 
 
 def _row(one: Question, word: str | None, answer: str) -> dict[str, Any]:
     fault = float(word != one.label)
-    return {"id": one.id, "image": one.image, "label": one.label, "said": word, "answer": answer, "fault": fault}
+    asked = {"id": one.id, "image": one.image, "question": one.text, "label": one.label}
+    return asked | {"said": word, "answer": answer, "fault": fault}
 
 
 def _unparsed(answer: str, word: str | None) -> bool:

@@ -103,7 +103,8 @@ def build(
         asked = set(objects)
         for positive in objects[:per_image]:
             if asked.issuperset(vocabulary):
-                raise InputError(f"image {image} with all of the {len(vocabulary)} objects", "one that it lacks")
+                found = f"image {image} with all of the {len(vocabulary)} objects in it or asked about before"
+                raise InputError(found, "one more that it lacks, or fewer questions an image")
             absent = next(_candidates(rankings[setting](positive), vocabulary, asked, rng))
             asked.add(absent)
             for one, label in ((positive, "yes"), (absent, "no")):

@@ -1,6 +1,7 @@
 """A benchmark's result as a file: metrics, the variant they are of, and what is needed to trust them."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from vlm_jax.files import write_json, write_lines
 from vlm_jax.versions import versions
 
 
-def result_of(benchmark: str, mode: str, scored: Scored, against: Scored | None = None) -> dict[str, Any]:
-    """``metrics``, ``mode``, ``n``, ``unparsed`` and ``versions``; ``intervals`` (95 %, bootstrap), ``tables``,
-    ``baselines`` and ``remarks`` where there are any; ``judge`` where one judged; ``comparison`` with another model's
-    answers.
+def result_of(
+    benchmark: str, mode: str, scored: Scored, made: Mapping[str, Any], against: Scored | None = None
+) -> dict[str, Any]:
+    """``metrics``, ``mode``, ``n``, ``unparsed`` and ``versions``; ``intervals`` (95 %, bootstrap; rounded outward
+    where the metrics are rounded), ``tables``, ``baselines`` and ``remarks`` where there are any; ``made``, from what;
+    ``judge`` where one judged; ``comparison`` with another model's answers.
 
     Raises:
         InputError: The other answers are to other questions.
@@ -23,12 +26,14 @@ def result_of(benchmark: str, mode: str, scored: Scored, against: Scored | None 
         "benchmark": benchmark,
         "mode": mode,
         "metrics": scored.metrics,
-        "intervals": scored.tally.intervals(),
+        "intervals": {name: _outward(ends, scored.decimals) for name, ends in scored.tally.intervals().items()},
+        "decimals": scored.decimals,
         "n": len(scored.per_sample),
         "unparsed": scored.unparsed,
         "tables": scored.tables,
         "baselines": scored.baselines,
-        "remarks": list(scored.remarks),
+        "remarks": [*_warnings(scored), *scored.remarks],
+        "made": made,
         "versions": versions(),
     }
     if scored.judge:
@@ -36,6 +41,19 @@ def result_of(benchmark: str, mode: str, scored: Scored, against: Scored | None 
     if against is not None:
         found["comparison"] = compare(against.tally, scored.tally)
     return found
+
+
+def _outward(ends: tuple[float, float], decimals: int | None) -> tuple[float, float]:
+    """So that a rounded figure lies inside."""
+    if decimals is None:
+        return ends
+    low, high = (end * 10**decimals for end in ends)
+    return math.floor(low) / 10**decimals, math.ceil(high) / 10**decimals
+
+
+def _warnings(scored: Scored) -> Iterator[str]:
+    if scored.unparsed > (scored.asked or len(scored.per_sample)) / 2:
+        yield "MOST ANSWERS COULD NOT BE READ: the figures say little of the model"
 
 
 def write_result(path: Path, result: Mapping[str, Any], per_sample: Iterable[dict[str, Any]]) -> None:

@@ -51,7 +51,7 @@ def answer_file(
     Raises:
         InputError: An image cannot be read, or a prompt is too long.
     """
-    partial = target.with_name(f"{target.name}.partial")
+    partial = _partial(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     done = {row["question_id"]: row for row in read_json_lines(partial)} if partial.exists() else {}
     # Without the line that a kill cut off, and without the other half of a batch that it cut.
@@ -72,6 +72,19 @@ def answer_file(
             meter.update(len(done))
     write_json_lines(target, [done[_written_id(ask.id)] for ask in asks])
     partial.unlink()
+
+
+def answered_already(target: Path) -> bool:
+    """Whether :func:`answer_file` has written an answer; if not, nothing is left of it."""
+    partial = _partial(target)
+    if target.exists() or (partial.exists() and partial.stat().st_size):
+        return True
+    partial.unlink(missing_ok=True)
+    return False
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f"{target.name}.partial")
 
 
 def _record(ask: Ask, suffix: Suffix) -> Prompt:

@@ -71,6 +71,8 @@ class Scored:
         baselines: What constant answers would score, in ``metrics``' names.
         remarks: What a reader has to know of this variant.
         judge: Who judged, where a judge did, and what it took.
+        decimals: To how many the metrics are rounded, as the reference scorer rounds them; None where they are not.
+        asked: How many answers there were, where a sample has several.
     """
 
     metrics: dict[str, float | int]
@@ -81,6 +83,8 @@ class Scored:
     baselines: dict[str, dict[str, float | int]] = dataclasses.field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     judge: dict[str, Any] = dataclasses.field(default_factory=dict)
+    decimals: int | None = None
+    asked: int | None = None
 
 
 def unit_counts(units: Iterable[str], rows: Float[np.ndarray, "m k"]) -> tuple[list[str], Float[np.ndarray, "n k"]]:

@@ -141,6 +141,8 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
             {
                 "question_id": one.id,
                 "image": one.image,
+                "question": one.text,
+                "answers": list(one.answers),
                 "question_type": one.question_type,
                 "answer_type": one.answer_type,
                 "answer": answer,
@@ -151,6 +153,7 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
             for one, answer, word, value in zip(questions, answers, said, values, strict=True)
         ],
         unparsed=said.count(""),
+        decimals=2,
         tally=_tally(values, questions),
         tables={
             "by type of answer": _table(values, [one.answer_type for one in questions]),

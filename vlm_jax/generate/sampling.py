@@ -25,7 +25,8 @@ class Sampling:
     top_k: int = 0
 
     def __post_init__(self):
-        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+        # Written so that NaN is refused as well.
+        if self.max_new_tokens < 1 or not 0 <= self.temperature < jnp.inf or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise InputError(str(self), "max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1, top_k >= 0")
 
 

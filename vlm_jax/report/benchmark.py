@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _TINY_P = 0.001
 _PIPE_WIDTH = 200
@@ -16,35 +17,37 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     # Not the 80 columns that a pipe is taken for: names would be cut.
     console = console or Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     unparsed = f", {result['unparsed']} without anything to read" if result["unparsed"] else ""
-    console.print(f"{result['benchmark']}, mode {result['mode']}, {result['n']} samples{unparsed}", highlight=False)
-    console.print(_metrics(result))
+    console.print(
+        f"{result['benchmark']}, mode {result['mode']}, {result['n']} samples{unparsed}", highlight=False, markup=False
+    )
+    if result["metrics"]:
+        console.print(_metrics(result))
     for title, rows in result["tables"].items():
         if rows:
             console.print()
-            console.print(_table(title, rows))
+            console.print(_table(title, rows, result["decimals"]))
     if "comparison" in result:
         console.print()
         console.print(_comparison(result["comparison"]))
     for remark in result["remarks"]:
-        console.print(f"Note: {remark}.", highlight=False)
+        console.print(f"Note: {remark}.", highlight=False, markup=False)
 
 
 def _metrics(result: Mapping[str, Any]) -> Table:
-    table = _empty("", "", "95 %", *result["baselines"])
+    table, decimals = _empty("", "", "95 %", *result["baselines"]), result["decimals"]
     for name, value in result["metrics"].items():
         interval = result["intervals"].get(name)
-        bracket = "" if interval is None else f"{written(interval[0])} to {written(interval[1])}"
-        table.add_row(
-            name, written(value), bracket, *(written(base.get(name)) for base in result["baselines"].values())
-        )
+        bracket = "" if interval is None else " to ".join(written(end, decimals) for end in interval)
+        constant = (written(base.get(name), decimals) for base in result["baselines"].values())
+        _add(table, name, written(value, decimals), bracket, *constant)
     return table
 
 
-def _table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+def _table(title: str, rows: Mapping[str, Mapping[str, Any]], decimals: int | None) -> Table:
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     table = _empty(title, *columns)
     for name, row in rows.items():
-        table.add_row(name, *(written(row.get(column)) for column in columns))
+        _add(table, name, *(written(row.get(column), decimals) for column in columns))
     return table
 
 
@@ -53,22 +56,27 @@ def _comparison(comparison: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, row in comparison.items():
         low, high = row["interval"]
         cells = (written(row["before"]), written(row["after"]), f"{row['difference']:+.4f}")
-        table.add_row(name, *cells, f"{low:+.4f} to {high:+.4f}", p_value(row["p_value"]))
+        _add(table, name, *cells, f"{low:+.4f} to {high:+.4f}", p_value(row["p_value"]))
     return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    """A row as it stands: names of categories may have brackets, which would be taken for colours."""
+    table.add_row(*map(Text, cells))
 
 
 def _empty(*columns: str) -> Table:
     table = Table(show_edge=False, pad_edge=False)
     for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=not place)
+        table.add_column(Text(column), justify="right" if place else "left", no_wrap=not place)
     return table
 
 
-def written(value: float | int | str | None) -> str:
-    """Four decimals; counts and words as they are; nothing for None."""
+def written(value: float | int | str | None, decimals: int | None = None) -> str:
+    """As many decimals, four where none are said; counts and words as they are; nothing for None."""
     if value is None:
         return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.{4 if decimals is None else decimals}f}" if isinstance(value, float) else str(value)
 
 
 def p_value(value: float) -> str:

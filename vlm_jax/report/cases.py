@@ -70,8 +70,10 @@ def _case(row: Mapping[str, Any], images: Mapping[str, Path]) -> Case:
 
 
 def _shown(value: Any) -> str:
-    if value is None or value in ([], ""):
+    if value is None or value == []:
         return ""
+    if value == "":
+        return "(empty)"
     if isinstance(value, list):
         text = "; ".join(" → ".join(map(str, one)) if isinstance(one, list) else _shown(one) for one in value)
     elif isinstance(value, dict):

@@ -67,12 +67,15 @@ def run(options: Options) -> None:
         texts = answers_to([item.id for item in answered], answers, path, {one.id: one.text for one in asked})
         lexicon = None
         if any(item.kind == amber.GENERATIVE for item in answered):
-            beside = options.annotations.with_name
-            lexicon = read_lexicon(
-                options.relations or beside("relation.json"), options.safe_words or beside("safe_words.txt")
+            relations, safe_words = (
+                path if path is not None else _beside(options, name)
+                for path, name in ((options.relations, "relation.json"), (options.safe_words, "safe_words.txt"))
             )
+            lexicon = read_lexicon(relations, safe_words)
         images = None if queries is None else {one.id: one.image for one in asked}
-        return amber.score(texts, answered, lexicon, options.mode, images)
+        scored = amber.score(texts, answered, lexicon, options.mode, images)
+        rows = zip(scored.per_sample, [{"question": one.text} for one in asked] or [{}] * len(answered), strict=True)
+        return dataclasses.replace(scored, per_sample=[row | question for row, question in rows])
 
     def asks(images: Path | None) -> "Sequence[Ask]":
         if queries is None:
@@ -85,3 +88,12 @@ def run(options: Options) -> None:
         ]
 
     conclude("AMBER", options.mode, options, score, asks)
+
+
+def _beside(options: Options, name: str) -> Path:
+    from vlm_jax.errors import InputError
+
+    path = options.annotations.with_name(name)
+    if not path.exists():
+        raise InputError("no such file beside the annotations", "--relations and --safe-words", file=str(path))
+    return path

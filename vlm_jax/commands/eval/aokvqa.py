@@ -71,7 +71,7 @@ def run(options: Options) -> None:
         found = read(path)
         if found.tasks.keys() != first.tasks.keys():
             raise InputError(" and ".join(found.tasks), " and ".join(first.tasks), file=str(path))
-        return aokvqa.score(found.tasks, questions)
+        return aokvqa.score(found.tasks, questions, found.texts)
 
     # Once answered, the answers are a file like any other.
     conclude("A-OKVQA", first.mode, answered(options, answers), score, asks)

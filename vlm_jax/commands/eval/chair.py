@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vlm_jax.evals.tally import Scored
 
 PROMPT = "Please describe this image in detail."
+_OWN_NAMES = "objects named by a table of ours, not by CHAIR's synonyms.txt: near to published figures, not equal"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,9 +60,11 @@ def run(options: Options) -> None:
     def score(path: Path) -> "Scored":
         captions = {image: answer.text for image, answer in read_answers(path).items()}
         try:
-            return chair.score(captions, objects, names, options.mode)
+            scored = chair.score(captions, objects, names, options.mode)
         except InputError as error:
             raise error.at(str(path)) from None
+        own = (_OWN_NAMES,) if options.synonyms is None else ()
+        return dataclasses.replace(scored, remarks=(*own, *scored.remarks))
 
     def asks(images: Path | None) -> "Sequence[Ask]":
         files = {image: image_file(options.image_name, image) for image in objects}

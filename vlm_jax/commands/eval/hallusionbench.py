@@ -59,7 +59,8 @@ def run(options: Options) -> None:
         answers = answers_to(list(texts), judged.answers, path, texts)
         verdicts = None
         if options.mode == "official":
-            verdicts = values_for(texts, judged.verdicts, path, f"verdict ({options.verdict_key})")
+            what = f"verdict ({options.verdict_key})"
+            verdicts = values_for(texts, judged.verdicts, path, what, "one on each answer, or --mode rule")
         same = values_for(texts, judged.same, path, "second judgement (same)") if judged.same else None
         return hallusionbench.score(answers, questions, options.mode, verdicts, same)
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from vlm_jax.checkpoints.opening import MeshOptions
+from vlm_jax.commands.eval.files import check_written, making
 from vlm_jax.commands.eval.judging import Judging
-from vlm_jax.commands.eval.written import check_written
 from vlm_jax.commands.reward import RewardView, check_view, evaluation_turn
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def run(options: Options) -> None:
             check_view(options.view, adapter)
         scored, *others = [_scored(options, trials, biases, adapter) for adapter in adapters]
         other = others[0] if others else None
-    result = result_of("CALM", "reward" if options.reward else "judge", scored, other)
+    result = result_of("CALM", "reward" if options.reward else "judge", scored, making(options), other)
     write_result(options.output, result, scored.per_sample)
     print_result(result)
     print(options.output)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from vlm_jax.commands.eval.files import check_written
 from vlm_jax.commands.eval.scoring import Answering, Scoring, answered, answers_of, conclude
-from vlm_jax.commands.eval.written import check_written
 
 if TYPE_CHECKING:
     from vlm_jax.evals.asks import Ask

@@ -16,7 +16,7 @@ class Options:
     Attributes:
         checkpoint: Folder in transformers' LLaVA layout or of `vlm-jax convert`, or `tiny`.
         world: Folder that `vlm-jax scenes` wrote.
-        out: JSON file for the scores and the descriptions.
+        output: JSON file for the scores and the descriptions.
         adapter: Adapter folder, as `sft` and `ppo` write it.
         split: Choose settings on validation, report test.
         batch_size: Answers at a time.
@@ -27,7 +27,7 @@ class Options:
 
     checkpoint: str
     world: Path
-    out: Path
+    output: Path
     adapter: Path | None = None
     split: Literal["validation", "test"] = "test"
     batch_size: int = 128
@@ -52,14 +52,14 @@ def measure(options: Options) -> dict:
     from vlm_jax.files import read_json, write_json
 
     require_positive(options, "batch_size", "max_new_tokens")
-    record = options.out.with_suffix(".run.json")
+    record = options.output.with_suffix(".run.json")
     made, source = identity(options), source_of(options.checkpoint)
-    if finished(options.out, record, made, source):
-        return read_json(options.out)
+    if finished(options.output, record, made, source):
+        return read_json(options.output)
     model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
     lora = open_policy(model, options.adapter)
     scores = evaluate(model, lora, options.world, options.split, options.batch_size, options.max_new_tokens)
     record.unlink(missing_ok=True)
     claim(record, made, source)
-    write_json(options.out, scores)
+    write_json(options.output, scores)
     return scores

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 import tyro
 
 from vlm_jax.checkpoints.opening import MeshOptions
-from vlm_jax.commands.eval.written import check_written
+from vlm_jax.commands.eval.files import check_written, making
 
 if TYPE_CHECKING:
     from vlm_jax.evals.asks import Ask
@@ -102,7 +102,7 @@ def conclude(
     images = {ask.id: ask.image for ask in asks(folder) if ask.image is not None} if folder is not None else {}
     scored = score(answers)
     other = None if options.against is None else score(options.against)
-    result = result_of(benchmark, mode, scored, other)
+    result = result_of(benchmark, mode, scored, making(dataclasses.replace(options, answers=answers)), other)
     write_result(options.output, result, scored.per_sample)
     page = options.output.with_suffix(".html")
     write_cases(page, result, scored.per_sample, images)
@@ -116,22 +116,26 @@ def answers_of(options: Scoring, asks: Callable[[Path | None], Sequence["Ask"]])
     Raises:
         InputError: Both or neither are given, or the checkpoint cannot answer.
     """
-    from vlm_jax.errors import InputError
+    from vlm_jax.errors import InputError, require_positive
 
     if (options.answers is None) == (options.answering.checkpoint is None):
         found = "neither" if options.answers is None else "both"
         raise InputError(f"{found} of --answers and --checkpoint", "one of them")
     check_written(options)
+    require_positive(options.answering, "batch_size", "max_new_tokens")
     # Before hours of answering.
     if options.against is not None and not options.against.exists():
         raise InputError("no such file", "a file of answers", file=str(options.against))
+    images = options.answering.images
+    if images is not None and not images.is_dir():
+        raise InputError("no such folder", "the folder of the benchmark's images", file=str(images))
     if options.answers is not None:
         _check_nothing_answers(options)
         return options.answers
-    if options.answering.images is None:
+    if images is None:
         raise InputError("no --images", "the folder of the benchmark's images")
     target = options.output.with_suffix(".answers.jsonl")
-    _answer(options.answering, target, asks(options.answering.images))
+    _answer(options.answering, target, asks(images))
     return target
 
 
@@ -163,20 +167,26 @@ def _check_nothing_answers(options: Scoring) -> None:
 def _answer(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
     from vlm_jax.checkpoints.opening import source_of
     from vlm_jax.checkpoints.provenance import claim, finished, identity
-    from vlm_jax.errors import require_positive
+    from vlm_jax.errors import InputError
+    from vlm_jax.evals.runner import answered_already
     from vlm_jax.files import locked
 
-    require_positive(options, "batch_size", "max_new_tokens")
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = target.with_name(f".{target.name}.lock")
+    lock, record = target.with_name(f".{target.name}.lock"), target.with_suffix(".run.json")
     with locked(lock, target):
-        record = target.with_suffix(".run.json")
-        made = identity(options) | {"questions": questions_sha256(asks)}
-        source = source_of(options.checkpoint)
-        if not finished(target, record, made, source):
-            claim(record, made, source)
-            _answer_file(options, target, asks)
-        lock.unlink()
+        try:
+            made = identity(options) | {"questions": questions_sha256(asks), "images": images_sha256(asks)}
+            source = source_of(options.checkpoint)
+            if not finished(target, record, made, source):
+                claim(record, made, source)
+                _answer_file(options, target, asks)
+        except InputError:
+            # What has no answer yet shall not stand in the way of what is asked for next.
+            if not answered_already(target):
+                record.unlink(missing_ok=True)
+            raise
+        finally:
+            lock.unlink()
 
 
 def _answer_file(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
@@ -212,6 +222,22 @@ def questions_sha256(asks: Sequence["Ask"]) -> str:
 
     rows = [[ask.id, ask.text, ask.image and ask.image.name] for ask in asks]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def images_sha256(asks: Sequence["Ask"]) -> str:
+    """One hash over the contents of all images, in the order in which they are first asked about.
+
+    Raises:
+        InputError: One is missing.
+    """
+    import hashlib
+
+    from vlm_jax.checkpoints.provenance import file_sha256
+
+    found = hashlib.sha256()
+    for image in dict.fromkeys(ask.image for ask in asks if ask.image is not None):
+        found.update(file_sha256(image))
+    return found.hexdigest()
 
 
 def image_file(pattern: str, image: str) -> str:

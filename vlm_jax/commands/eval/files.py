@@ -1,4 +1,4 @@
-"""What a benchmark's command writes must not be what it reads."""
+"""What a benchmark's command reads and writes."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -26,6 +26,17 @@ def check_written(options: Any) -> None:
     for name, path in paths:
         if name not in _WRITTEN and path.resolve() in written:
             raise InputError(f"--{name} {path}, which would be written over", "another --output or --submission")
+
+
+def making(options: Any) -> dict[str, Any]:
+    """What a result says of its making: ``options`` as given, and under ``files`` the ``sha256`` of each file, adapter
+    and folder of weights among them (a checkpoint's stands in the record beside its answers)."""
+    from vlm_jax.checkpoints.provenance import digest, plain
+
+    read = {name: path for name, path in _paths(options) if name not in _WRITTEN}
+    digests = {name: digest(path) for name, path in read.items() if path.exists()}
+    files = {name: {"path": str(read[name]), "sha256": sha256} for name, sha256 in digests.items() if sha256}
+    return {"options": plain(dataclasses.asdict(options)), "files": files}
 
 
 def _paths(options: Any) -> Iterator[tuple[str, Path]]:

@@ -1,0 +1,49 @@
+"""A benchmark's result on the terminal."""
+
+import io
+
+import numpy as np
+from rich.console import Console
+
+from vlm_jax.evals.result import result_of
+from vlm_jax.evals.tally import Scored, Tally
+from vlm_jax.report.benchmark import print_result
+
+
+def scored(**changes):
+    half = Tally(["a", "b"], np.array([[0.0, 3.0], [1.0, 3.0]]), {"rate": lambda sums: 100 * sums[:, 0] / sums[:, 1]})
+    return Scored(metrics={"rate": 16.7}, per_sample=[{}, {}], unparsed=0, tally=half, decimals=1, **changes)
+
+
+def shown(one):
+    out = io.StringIO()
+    print_result(result_of("X", "official", one, {}), Console(file=out, width=200))
+    return out.getvalue()
+
+
+def test_names_stand_as_they_are():
+    """Brackets are no colours."""
+    text = shown(scored(tables={"by [kind]": {"[/red] a [mask]": {"right": 1.25, "n": 2}}}, remarks=("see [1]",)))
+    for name in ("by [kind]", "[/red] a [mask]", "Note: see [1]."):
+        assert name in text
+
+
+def test_a_rounded_figure_lies_in_its_interval():
+    one = scored()
+    low, high = result_of("X", "official", one, {})["intervals"]["rate"]
+    assert (low, high) == (0.0, 33.4)
+    same = Tally(["a"], np.array([[1.0, 6.0]]), one.tally.figures)
+    alone = Scored(metrics={"rate": 16.7}, per_sample=[{}], unparsed=0, tally=same, decimals=1)
+    assert result_of("X", "official", alone, {})["intervals"]["rate"] == (16.6, 16.7)
+    assert "16.7 │ 16.6 to 16.7" in shown(alone)
+
+
+def test_unread_answers_are_told_loudly():
+    text = shown(Scored({"rate": 0.0}, [{}] * 3, 2, Tally([], np.zeros((0, 1)), {})))
+    assert "2 without anything to read" in text
+    assert "Note: MOST ANSWERS COULD NOT BE READ" in text
+    assert "MOST" not in shown(Scored({"rate": 0.0}, [{}] * 4, 2, Tally([], np.zeros((0, 1)), {})))
+
+
+def test_nothing_to_score_is_no_empty_table():
+    assert "95 %" not in shown(Scored({}, [{}], 0, Tally([], np.zeros((0, 1)), {})))
