@@ -35,7 +35,7 @@ class Options:
 
     out: Path = Path("runs/judge_bias")
     made: tuple[int, ...] = (1, 2, 3)
-    sampled: tuple[int, ...] = (1, 2)
+    sampled: tuple[int, ...] = (1, 2, 3)
 
 
 def run_one(options: Options, setting: Setting) -> None:
