@@ -229,6 +229,39 @@ def test_answers_in_popes_own_format(write, tmp_path):
     assert one == two
 
 
+def test_the_mean_over_files(write, tmp_path, capsys):
+    """As written out; an image is drawn with its questions in all files."""
+    (tmp_path / "r").mkdir()
+    turned = [{**one, "label": "no" if one["label"] == "yes" else "yes"} for one in QUESTIONS]
+    for name, questions in (("random", QUESTIONS), ("popular", turned), ("other", [{**QUESTIONS[0], "image": "z"}])):
+        answers = write("a.jsonl", ANSWERS[: len(questions)])
+        files = ["--questions", write("q.jsonl", questions), "--answers", answers]
+        run(*files, "--output", tmp_path / f"r/{name}.json")
+    one, two = (json.loads((tmp_path / f"r/{name}.json").read_text())["metrics"] for name in ("random", "popular"))
+    command = ["eval", "pope-mean", "--results", tmp_path / "r/random.json", tmp_path / "r/popular.json"]
+    command += ["--output", tmp_path / "mean.json"]
+    against = ["--against", tmp_path / "r/popular.json", tmp_path / "r/random.json"]
+    main([*map(str, [*command, *against])])
+    found = json.loads((tmp_path / "mean.json").read_text())
+    for name in ("accuracy", "precision", "recall", "f1", "yes_rate"):
+        assert found["metrics"][name] == pytest.approx((one[name] + two[name]) / 2)
+        assert found["tables"]["file"]["popular"][name] == pytest.approx(two[name])
+        assert found["comparison"][name]["difference"] == pytest.approx(0)
+    assert (found["n"], found["mode"]) == (8, "official")
+    with pytest.raises(SystemExit):
+        main([*map(str, [*command[:3], tmp_path / "r/other.json", *command[3:]])])
+    assert "expected the images of other" in capsys.readouterr().err
+    run(*files, "--mode", "vcd", "--output", tmp_path / "vcd.json")
+    with pytest.raises(SystemExit):
+        main([*map(str, [*command[:3], tmp_path / "vcd.json", *command[3:]])])
+    assert (
+        "found results in modes vcd, official, official; expected POPE results in one mode" in capsys.readouterr().err
+    )
+    with pytest.raises(SystemExit):
+        main([*map(str, [*command[:-1], tmp_path / "r/random.json"])])
+    assert "which would be written over" in capsys.readouterr().err
+
+
 def test_options_that_change_nothing_are_refused(write, tmp_path, capsys):
     files = ["--questions", write("q.jsonl", QUESTIONS), "--answers", write("a.jsonl", ANSWERS)]
     with pytest.raises(SystemExit):

@@ -14,7 +14,7 @@ Questions about one image are not independent, so intervals resample images.
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vlm_jax.data.rows import iter_rows
+from vlm_jax.errors import InputError
 from vlm_jax.evals.answers import row_id
 from vlm_jax.evals.bootstrap import Statistic, safe_ratio
 from vlm_jax.evals.punctuation import LONE_PERIOD, strip_punctuation
@@ -193,6 +194,46 @@ def _row(one: Question, word: str | None, answer: str) -> dict[str, Any]:
     fault = float(word != one.label)
     asked = {"id": one.id, "image": one.image, "question": one.text, "label": one.label}
     return asked | {"said": word, "answer": answer, "fault": fault}
+
+
+def mean(samples: Mapping[str, Path], mode: Mode) -> Scored:
+    """The mean over several files of questions about the same images, from the samples of their results.
+
+    Args:
+        samples: Name of a file -> the rows that :func:`score` gave.
+        mode: Which all of them were scored in.
+
+    Raises:
+        InputError: A row is not one of a sample, or the files are about other images.
+    """
+    rows = {name: list(_sample_rows(path)) for name, path in samples.items()}
+    counts = {name: _confusion_of(found) for name, found in rows.items()}
+    first, (units, _) = next(iter(counts.items()))
+    for name, (images, _) in counts.items():
+        if images != units:
+            odd = sorted(set(images) ^ set(units))
+            found = f"{len(odd)} images, {odd[0]} for one, that not both have"
+            raise InputError(found, f"the images of {first}", file=str(samples[name]))
+    found = tally(units, *(each for _, each in counts.values()), mode=mode)
+    return Scored(
+        metrics=found.values(),
+        per_sample=[{"file": name, **one} for name, own in rows.items() for one in own],
+        unparsed=sum(_unparsed(one["answer"], one["said"]) for own in rows.values() for one in own),
+        tally=found,
+        tables={"file": {name: tally(units, each, mode=mode).values() for name, (_, each) in counts.items()}},
+    )
+
+
+def _sample_rows(path: Path) -> Iterator[dict[str, Any]]:
+    for row in iter_rows(path):
+        if row.require("label") not in ("yes", "no") or row.require("said") not in ("yes", "no", None):
+            raise row.wrong("a label or what was said that is neither yes nor no", "a sample of POPE")
+        yield row.values | {name: row.string(name) for name in ("image", "answer")}
+
+
+def _confusion_of(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], Float[np.ndarray, "n 6"]]:
+    said, labels, images = ([row[name] for row in rows] for name in ("said", "label", "image"))
+    return confusion(said, labels, images)
 
 
 def _unparsed(answer: str, word: str | None) -> bool:

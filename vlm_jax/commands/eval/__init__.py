@@ -3,6 +3,7 @@
 BENCHMARKS = {
     "scenes": "a checkpoint on a drawn world: POPE, CHAIR and MMHal-style ratings by a rule that knows the truth",
     "pope": "yes/no questions about objects, five ways to read the answers",
+    "pope-mean": "the mean over POPE's random, popular and adversarial results, as papers report it",
     "chair": "objects that captions name and images do not have",
     "amber": "what descriptions make up, and yes/no questions about existence, attributes and relations",
     "hallusionbench": "yes/no questions about figures and their edited twins, by a judge's verdicts or by a rule",

@@ -47,5 +47,7 @@ def _paths(options: Any) -> Iterator[tuple[str, Path]]:
             yield from _paths(value)
         elif isinstance(value, Path):
             yield field.name, value
+        elif isinstance(value, tuple):
+            yield from ((f"{field.name}_{place}", one) for place, one in enumerate(value, 1) if isinstance(one, Path))
         elif field.name == "judge" and value.startswith("replay:"):
             yield field.name, Path(value.removeprefix("replay:"))

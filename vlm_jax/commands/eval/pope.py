@@ -6,7 +6,8 @@ Scores a file of answers, or lets a checkpoint answer first:
   vlm-jax eval pope --questions coco_pope_popular.json --checkpoint DIR --images val2014 --output pope.json
 
 Answers are paired with questions by question_id, or by order where they have none but repeat their question, as POPE's
-own files do. Published figures are means over the random, popular and adversarial files, each scored on its own.
+own files do. Published figures are often means over the random, popular and adversarial files, each scored on its own:
+`vlm-jax eval pope-mean` takes their results.
 """
 
 import dataclasses
