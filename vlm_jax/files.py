@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import errno
+import hashlib
 import json
 import sys
 import tempfile
@@ -183,6 +184,22 @@ def read_json(path: str | Path, unique: bool = False) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"a {type(value).__name__}", "a JSON object", file=file)
     return value
+
+
+def file_sha256(path: Path) -> bytes:
+    """Raises:
+    InputError: There is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except FileNotFoundError:
+        raise InputError("no such file", "a file", file=str(path)) from None
+
+
+def plain(value: Any) -> Any:
+    """As JSON has it; a path is its name."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def write_json(path: str | Path, value: object) -> None:

@@ -62,6 +62,16 @@ def test_help_imports_nothing_heavy():
     assert not loaded & (HEAVY | {"numpy", "tyro"})
 
 
+def test_scoring_answers_imports_nothing_heavy(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"question_id": 1, "image": "a.png", "text": "Is it?", "label": "yes"}')
+    (tmp_path / "a.jsonl").write_text('{"question_id": 1, "text": "Yes"}')
+    files = ("--questions", tmp_path / "q.jsonl", "--answers", tmp_path / "a.jsonl", "--output", tmp_path / "o.json")
+    code = "import sys; from vlm_jax.cli import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    done = python(code, "eval", "pope", *map(str, files))
+    assert done.returncode == 0, done.stderr
+    assert not {name.partition(".")[0] for name in done.stderr.split()} & HEAVY
+
+
 @pytest.mark.parametrize("verb", COMMANDS, ids=" ".join)
 def test_help_of_a_verb(verb, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -32,6 +32,14 @@ def test_formats_in_use(row, as_list, tmp_path):
     assert answers_to(["7"], found, path, {"7": "Is there a dog?"}) == ["Yes"]
 
 
+def test_ids_of_any_length_are_exact(tmp_path):
+    """Also where a decoder would make floats of whole numbers."""
+    path = tmp_path / "answers.jsonl"
+    ids = [2**53 + 1, 2**64 + 1, 10**30 + 1, -(2**63) - 1]
+    path.write_text("".join(json.dumps({"question_id": one, "text": "a"}) + "\n" for one in ids))
+    assert list(read_answers(path)) == [str(one) for one in ids]
+
+
 def test_captions_by_image_as_chairs_script_reads_them(tmp_path):
     path = tmp_path / "captions.json"
     captions = {"7": {"image_id": 7, "caption": "A dog."}, "9": {"image_id": 9, "caption": "A cat."}}

@@ -19,7 +19,7 @@ from vlm_jax.checkpoints.peft_files import CONFIG_FILE as ADAPTER_CONFIG
 from vlm_jax.checkpoints.peft_files import adapter_folder, head_files, is_adapter, weights_path
 from vlm_jax.checkpoints.tensor_files import weight_files
 from vlm_jax.errors import InputError, differences
-from vlm_jax.files import read_json, write_json
+from vlm_jax.files import file_sha256, plain, read_json, write_json
 
 # Options that decide where and how a run goes on, not what comes out of it.
 _WITHOUT_EFFECT = ("checkpoint", "out", "output", "mesh", "preset", "save_every")
@@ -132,22 +132,6 @@ def digest(path: Path) -> str | None:
         return files_sha256(loose)
     scenes = path / "scenes.json"
     return file_sha256(scenes).hex() if scenes.is_file() else None
-
-
-def file_sha256(path: Path) -> bytes:
-    """Raises:
-    InputError: There is no such file.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except FileNotFoundError:
-        raise InputError("no such file", "a file", file=str(path)) from None
-
-
-def plain(value: Any) -> Any:
-    """As JSON has it; a path is its name."""
-    return json.loads(json.dumps(value, default=str))
 
 
 def _fields(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

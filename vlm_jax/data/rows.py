@@ -6,6 +6,8 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
+
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_lines, read_text, refuse_constant
 
@@ -126,14 +128,22 @@ def _line_values(lines: Iterable[str], file: str, first: int = 1) -> Iterator[tu
     for number, line in enumerate(lines, first):
         if line := line.strip():
             origin = Origin(file, number)
-            try:
-                value, end = _DECODER.raw_decode(line)
-            except (ValueError, RecursionError, InputError):
-                # Raises again, with what is wrong and where.
+            value = _quickly(line)
+            if value is None:
                 value, end = _decode(line, 0, origin, first_line=number)
-            if end < len(line):
-                raise InputError(f"{line[end : end + 20]!r} after the object", _LAYOUT, file=file, row=number)
+                if end < len(line):
+                    raise InputError(f"{line[end : end + 20]!r} after the object", _LAYOUT, file=file, row=number)
             yield origin, value
+
+
+def _quickly(line: str) -> dict[str, Any] | None:
+    """An object by orjson; None where Python's decoder has to say what is wrong, or to read a number: to orjson a whole
+    one of more than 64 bits is a float."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return value if type(value) is dict and float not in map(type, value.values()) else None
 
 
 def _values(path: str | Path) -> Iterator[tuple[Origin, Any]]:

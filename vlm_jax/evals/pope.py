@@ -48,19 +48,17 @@ def read_questions(path: Path) -> list[Question]:
     Raises:
         InputError: A row lacks a key, a label is neither yes nor no, or an id comes twice.
     """
-    found: list[Question] = []
-    seen: set[str] = set()
+    found: dict[str, Question] = {}
     for row in iter_rows(path):
-        # Interned: a million rows repeat a few thousand texts.
-        image, text, label = (sys.intern(row.string(key)) for key in ("image", "text", "label"))
-        question = Question(row_id(row, "question_id"), image, text, label)
+        identity, label = row_id(row, "question_id"), row.string("label")
         if label not in ("yes", "no"):
             raise row.wrong(f"label {label!r}", "yes or no")
-        if question.id in seen:
-            raise row.wrong(f"question_id {question.id} for the second time", "ids that differ")
-        seen.add(question.id)
-        found.append(question)
-    return found
+        if identity in found:
+            raise row.wrong(f"question_id {identity} for the second time", "ids that differ")
+        # Interned: a million rows repeat a few thousand texts.
+        image, text = sys.intern(row.string("image")), sys.intern(row.string("text"))
+        found[identity] = Question(identity, image, text, sys.intern(label))
+    return list(found.values())
 
 
 def parse(answer: str, mode: Mode = "official", label: str = "yes") -> str | None:

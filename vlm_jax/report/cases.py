@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from vlm_jax.data.images import load_image
 from vlm_jax.errors import InputError
 from vlm_jax.files import write_bytes
 from vlm_jax.report.benchmark import p_value, written
@@ -86,6 +85,9 @@ def _shown(value: Any) -> str:
 def _picture(path: Path | None) -> str | None:
     if path is None or not path.is_file():
         return None
+    # Not before there is one: it brings jax along.
+    from vlm_jax.data.images import load_image
+
     try:
         small = load_image(path)
     except InputError:

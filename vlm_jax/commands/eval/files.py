@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError
+from vlm_jax.files import file_sha256, plain
 
 # Options that are written.
 _WRITTEN = ("output", "submission")
@@ -29,13 +30,13 @@ def check_written(options: Any) -> None:
 
 
 def making(options: Any) -> dict[str, Any]:
-    """What a result says of its making: ``options`` as given, and under ``files`` the ``sha256`` of each file, adapter
-    and folder of weights among them (a checkpoint's stands in the record beside its answers)."""
-    from vlm_jax.checkpoints.provenance import digest, plain
-
-    read = {name: path for name, path in _paths(options) if name not in _WRITTEN}
-    digests = {name: digest(path) for name, path in read.items() if path.exists()}
-    files = {name: {"path": str(read[name]), "sha256": sha256} for name, sha256 in digests.items() if sha256}
+    """What a result says of its making: ``options`` as given, and under ``files`` the ``sha256`` of each file among
+    them (a checkpoint's and its adapter's stand in the record beside the answers)."""
+    files = {
+        name: {"path": str(path), "sha256": file_sha256(path).hex()}
+        for name, path in _paths(options)
+        if name not in _WRITTEN and path.is_file()
+    }
     return {"options": plain(dataclasses.asdict(options)), "files": files}
 
 

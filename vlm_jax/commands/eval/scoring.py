@@ -232,7 +232,7 @@ def images_sha256(asks: Sequence["Ask"]) -> str:
     """
     import hashlib
 
-    from vlm_jax.checkpoints.provenance import file_sha256
+    from vlm_jax.files import file_sha256
 
     found = hashlib.sha256()
     for image in dict.fromkeys(ask.image for ask in asks if ask.image is not None):
