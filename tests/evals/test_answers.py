@@ -32,6 +32,14 @@ def test_formats_in_use(row, as_list, tmp_path):
     assert answers_to(["7"], found, path, {"7": "Is there a dog?"}) == ["Yes"]
 
 
+def test_a_complaint_is_no_copy_of_the_file(tmp_path):
+    path = tmp_path / "answers.json"
+    path.write_text(json.dumps({f"image {number}": "Yes" for number in range(100_000)}))
+    with pytest.raises(InputError, match="expected an id under one of") as raised:
+        read_answers(path)
+    assert len(str(raised.value)) < 5000
+
+
 def test_ids_of_any_length_are_exact(tmp_path):
     """Also where a decoder would make floats of whole numbers."""
     path = tmp_path / "answers.jsonl"
