@@ -364,6 +364,9 @@ def test_a_checkpoint_is_asked_as_llava_was(tmp_path, table, asked):
     assert {ask.image for ask in asked.asks} == set(folder.iterdir())
     assert Image.open(first.image).size == (32, 24)
     assert asked.options.suffix == "letter"
+    made = json.loads(out.read_text())["made"]
+    assert made["options"]["answering"]["checkpoint"] == "tiny"
+    assert set(made["files"]) == {"questions", "answers"}
     assert json.loads(out.read_text())["metrics"] == {"accuracy": 0.0, "vanilla_accuracy": 1 / 3}
 
 

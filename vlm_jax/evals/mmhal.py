@@ -126,23 +126,26 @@ def _official(judgement: str) -> int | None:
 
 
 # A whole number on the scale: no decimals, no range, no other scale's "out of".
-_ON_SCALE = r"([0-6])(?!\d|\.\d|\s*(?:-|\u2013|to\b|or\b)\s*(?:rating\W*)?\d|\s*(?:/|out of\b)(?!\s*(?:6|six)\b))"
+_ON_SCALE = r"([0-6])(?!\d|\.\d|\s*(?:-|\u2013|to\b|or\b)\s*\d|\s*(?:/|out of\b)(?!\s*(?:6|six)\b))"
 _MARKS = r"(?:[^\w\n]|_)*"
 _SAID = rf"\brating\b{_MARKS}(?:(?:is|of)\b{_MARKS})?{_ON_SCALE}"
 # A judge may speak of other ratings before it gives its own, which stands in a line of its own or under a heading.
 _RULES = [
     re.compile(rule, re.IGNORECASE | re.MULTILINE)
     for rule in (
-        rf"^{_MARKS}(?:(?:my|the|final|overall)\s+)*{_SAID}",
+        rf"^{_MARKS}(?:(?:my|the|final|overall)\s+)*{_SAID}.*",
         rf"^{_MARKS}rating{_MARKS}\n(?:{_MARKS}\n){{0,2}}{_MARKS}{_ON_SCALE}{_MARKS}$",
         _SAID,
     )
 ]
 
+_ANY = re.compile(_SAID, re.IGNORECASE)
+
 
 def _robust(judgement: str) -> int | None:
     for rule in _RULES:
-        said = {int(rating) for rating in rule.findall(judgement)}
+        # And whatever else its line says: "Rating: 3 or Rating: 4".
+        said = {int(rating) for one in rule.finditer(judgement) for rating in (one[1], *_ANY.findall(one[0]))}
         if said:
             return _only(said)
     return None

@@ -74,4 +74,4 @@ def run(options: Options) -> None:
         return aokvqa.score(found.tasks, questions, found.texts)
 
     # Once answered, the answers are a file like any other.
-    conclude("A-OKVQA", first.mode, answered(options, answers), score, asks)
+    conclude("A-OKVQA", first.mode, answered(options, answers), score, asks, options)

@@ -77,7 +77,7 @@ def run(options: Options) -> None:
         mmbench_files.write_submission(options.questions, by_index, options.submission)
         print(options.submission)
     mode = options.mode if options.unread == "own" else f"{options.mode}, unread {options.unread}"
-    conclude("MMBench", mode, answered(options, answers), score, asks)
+    conclude("MMBench", mode, answered(options, answers), score, asks, options)
 
 
 def _with_images(options: Options, asked: "Sequence[Question]") -> Options:

@@ -83,6 +83,7 @@ def conclude(
     options: Scoring,
     score: Callable[[Path], "Scored"],
     asks: Callable[[Path | None], Sequence["Ask"]],
+    given: Scoring | None = None,
 ) -> None:
     """Score the answers (made first where a checkpoint is named), compare, write and print.
 
@@ -92,6 +93,7 @@ def conclude(
         options: Of the command.
         score: Scores a file of answers.
         asks: The questions, with their images in a folder.
+        given: The options that the result tells of, where answers were made by them before.
     """
     from vlm_jax.evals.result import result_of, write_result
     from vlm_jax.report.benchmark import print_result
@@ -102,7 +104,8 @@ def conclude(
     images = {ask.id: ask.image for ask in asks(folder) if ask.image is not None} if folder is not None else {}
     scored = score(answers)
     other = None if options.against is None else score(options.against)
-    result = result_of(benchmark, mode, scored, making(dataclasses.replace(options, answers=answers)), other)
+    made = making(dataclasses.replace(given or options, answers=answers))
+    result = result_of(benchmark, mode, scored, made, other)
     write_result(options.output, result, scored.per_sample)
     page = options.output.with_suffix(".html")
     write_cases(page, result, scored.per_sample, images)
