@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Exits with 2 and one line on a user's mistake, in the command line or in a file."""
     try:
         _run(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         if not _nobody_reads(sys.stdout.fileno()):
             raise

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -75,13 +76,24 @@ def locked(path: Path, whole: Path | None = None) -> Iterator[None]:
     Raises:
         InputError: Somebody else holds it.
     """
-    with path.open("ab") as file:
-        try:
-            hold(file, wait=False)
-        except BlockingIOError:
-            found = f"a {'file' if whole else 'folder'} in use by another process"
-            raise InputError(found, "to be alone in it", file=str(whole or path.parent)) from None
-        yield
+    while True:
+        with path.open("ab") as file:
+            try:
+                hold(file, wait=False)
+            except BlockingIOError:
+                found = f"a {'file' if whole else 'folder'} in use by another process"
+                raise InputError(found, "to be alone in it", file=str(whole or path.parent)) from None
+            # Whoever held it before may have taken it away in between: then it keeps nobody out.
+            if _is_open(path, file):
+                yield
+                return
+
+
+def _is_open(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def hold(file: IO[bytes], wait: bool = True) -> None:
@@ -151,8 +163,8 @@ def refuse_constant(name: str) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
         raise InputError(f"the key {twice!r} for the second time", "keys that differ")
     return found
 

@@ -54,6 +54,12 @@ def test_a_reader_who_has_seen_enough(arguments):
     process.stderr.close()
 
 
+def test_nobody_reads_from_the_start():
+    """As a service may be started: without any output."""
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m vlm_jax.cli --version >&-"], cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_help_imports_nothing_heavy():
     done = python("import sys; from vlm_jax.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)")
     assert done.returncode == 0

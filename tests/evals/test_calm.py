@@ -318,6 +318,11 @@ def test_a_judge_behind_a_url(pairs, tmp_path):
     assert first["baselines"]["the longer answer"]["rr_position"] == 1
     rows = [json.loads(line) for line in out.with_suffix(".samples.jsonl").read_text().splitlines()]
     assert rows[0]["verdicts"] == {"clean": "first", "again": "second", "position": "first"}
+    # Replayed, the second time is the first.
+    kept = out.with_suffix(".judgements") / "judgements.jsonl"
+    judge = ["--judge", f"replay:{kept}", "--biases", "position", "--output", str(tmp_path / "replayed.json")]
+    main(["eval", "judge-bias", *pairs, *judge])
+    assert json.loads((tmp_path / "replayed.json").read_text())["metrics"] == {**first["metrics"], "cr": 1.0}
 
 
 def test_a_checkpoint_as_the_judge(pairs, tmp_path):

@@ -214,6 +214,7 @@ def test_objects_of_another_table_are_refused(tmp_path, capsys):
 def test_image_names_have_one_place():
     assert image_file("COCO_{:012d}.jpg", "7") == "COCO_000000000007.jpg"
     assert image_file("{}.png", "a") == "a.png"
+    assert image_file("{0:03d}.png", "7") == "007.png"
     for pattern, image in (("one.jpg", "7"), ("{}_{}.jpg", "7"), ("{", "7"), ("{:012d}.jpg", "a"), ("{name}.jpg", "7")):
         with pytest.raises(InputError, match="a pattern with one place"):
             image_file(pattern, image)

@@ -224,6 +224,15 @@ def test_a_kill_before_the_first_line_was_whole(tmp_path):
     assert len(CachedJudge(Counting(last=0), tmp_path)(asked(2))) == 2
 
 
+def test_a_store_that_an_editor_has_saved(tmp_path):
+    CachedJudge(Counting(), tmp_path)(asked(2))
+    path = tmp_path / "judgements.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n\n"))
+    judge = Counting()
+    CachedJudge(judge, tmp_path)(asked(3))
+    assert judge.asked == ["q2"]
+
+
 def test_a_store_that_somebody_broke(tmp_path):
     CachedJudge(Counting(), tmp_path)(asked(2))
     path = tmp_path / "judgements.jsonl"

@@ -69,6 +69,7 @@ def test_parse_equals_the_original():
         ("Rating: 2-3", 2, None),
         ("Rating: 3 or 4", 3, None),
         ("Rating: 3 or Rating: 4", None, None),
+        ("Rating: 4. A rating of 5 would need more.", 4, 4),
         ("Rating: 4/5", 4, None),
         ("Rating: 4/6", 4, 4),
         ("Rating: 4 out of 6", 4, 4),

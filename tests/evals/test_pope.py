@@ -229,36 +229,64 @@ def test_answers_in_popes_own_format(write, tmp_path):
     assert one == two
 
 
-def test_the_mean_over_files(write, tmp_path, capsys):
-    """As written out; an image is drawn with its questions in all files."""
-    (tmp_path / "r").mkdir()
+@pytest.fixture
+def files(write, tmp_path):
+    """Results of two files of questions about the same images, of equal names, and of one about another."""
     turned = [{**one, "label": "no" if one["label"] == "yes" else "yes"} for one in QUESTIONS]
-    for name, questions in (("random", QUESTIONS), ("popular", turned), ("other", [{**QUESTIONS[0], "image": "z"}])):
-        answers = write("a.jsonl", ANSWERS[: len(questions)])
-        files = ["--questions", write("q.jsonl", questions), "--answers", answers]
-        run(*files, "--output", tmp_path / f"r/{name}.json")
-    one, two = (json.loads((tmp_path / f"r/{name}.json").read_text())["metrics"] for name in ("random", "popular"))
-    command = ["eval", "pope-mean", "--results", tmp_path / "r/random.json", tmp_path / "r/popular.json"]
-    command += ["--output", tmp_path / "mean.json"]
-    against = ["--against", tmp_path / "r/popular.json", tmp_path / "r/random.json"]
-    main([*map(str, [*command, *against])])
-    found = json.loads((tmp_path / "mean.json").read_text())
+    other = [{**QUESTIONS[0], "image": "z"}]
+    for model, answers in (("a", ANSWERS), ("b", ANSWERS[:1] + [{**one, "text": "No"} for one in ANSWERS[1:]])):
+        for name, questions in (("random", QUESTIONS), ("popular", turned), ("other", other)):
+            paths = write("q.jsonl", questions), write("a.jsonl", answers[: len(questions)])
+            (tmp_path / model / name).mkdir(parents=True)
+            output = tmp_path / model / name / "pope.json"
+            run("--questions", paths[0], "--answers", paths[1], "--output", output)
+    return lambda model, *names: [tmp_path / model / name / "pope.json" for name in names]
+
+
+def mean_of(output, results, against=()):
+    options = ["--results", *results, *(["--against", *against] if against else []), "--output", output]
+    main(["eval", "pope-mean", *map(str, options)])
+    return json.loads(output.read_text())
+
+
+def test_the_mean_over_files(files, tmp_path):
+    """As written out; an image is drawn with its questions in all files."""
+    results = files("a", "random", "popular")
+    one, two = (json.loads(path.read_text())["metrics"] for path in results)
+    found = mean_of(tmp_path / "mean.json", results)
     for name in ("accuracy", "precision", "recall", "f1", "yes_rate"):
         assert found["metrics"][name] == pytest.approx((one[name] + two[name]) / 2)
-        assert found["tables"]["file"]["popular"][name] == pytest.approx(two[name])
-        assert found["comparison"][name]["difference"] == pytest.approx(0)
+        assert found["tables"]["file"][str(results[1])][name] == pytest.approx(two[name])
     assert (found["n"], found["mode"]) == (8, "official")
+
+
+def test_means_are_compared_file_by_file(files, tmp_path):
+    """In whichever order the other model's stand."""
+    results, others = files("a", "random", "popular"), files("b", "random", "popular")
+    found = [mean_of(tmp_path / "mean.json", results, against)["comparison"] for against in (others, others[::-1])]
+    assert found[0] == found[1]
+    before = np.mean([json.loads(path.read_text())["metrics"]["yes_rate"] for path in others])
+    assert found[0]["yes_rate"]["before"] == pytest.approx(before)
+
+
+def test_files_that_have_no_mean(files, tmp_path, capsys):
+    def refused(results, against=()):
+        with pytest.raises(SystemExit):
+            mean_of(tmp_path / "mean.json", results, against)
+        return capsys.readouterr().err
+
+    results = files("a", "random", "popular")
+    assert "expected the images of" in refused([*results, *files("a", "other")])
+    assert "a result for the second time" in refused([*results, results[0]])
+    assert "with other questions" in refused(results, files("b", "random"))
+    assert "with other questions" in refused(results, files("b", "random", "other"))
+    changed = json.loads(results[1].read_text())
+    results[1].write_text(json.dumps({**changed, "mode": "vcd"}))
+    assert "found results in modes official, vcd; expected POPE results in one mode" in refused(results)
+    results[1].write_text(json.dumps({**changed, "metrics": {**changed["metrics"], "f1": 0.3}}))
+    assert "found samples of another result" in refused(results)
     with pytest.raises(SystemExit):
-        main([*map(str, [*command[:3], tmp_path / "r/other.json", *command[3:]])])
-    assert "expected the images of other" in capsys.readouterr().err
-    run(*files, "--mode", "vcd", "--output", tmp_path / "vcd.json")
-    with pytest.raises(SystemExit):
-        main([*map(str, [*command[:3], tmp_path / "vcd.json", *command[3:]])])
-    assert (
-        "found results in modes vcd, official, official; expected POPE results in one mode" in capsys.readouterr().err
-    )
-    with pytest.raises(SystemExit):
-        main([*map(str, [*command[:-1], tmp_path / "r/random.json"])])
+        mean_of(results[0], results)
     assert "which would be written over" in capsys.readouterr().err
 
 

@@ -237,6 +237,5 @@ def test_what_never_answered_is_not_in_the_way(wrong, asks, tmp_path, monkeypatc
     command += ["--images", str(asks[0].image.parent), "--max-new-tokens", "2"]
     with pytest.raises(SystemExit):
         main([*command, *wrong])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "q.jsonl"]
     main(command)
     assert json.loads((tmp_path / "out.json").read_text())["n"] == 1

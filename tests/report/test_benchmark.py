@@ -1,5 +1,6 @@
 """A benchmark's result on the terminal."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -12,7 +13,7 @@ from vlm_jax.report.benchmark import print_result
 
 def scored(**changes):
     half = Tally(["a", "b"], np.array([[0.0, 3.0], [1.0, 3.0]]), {"rate": lambda sums: 100 * sums[:, 0] / sums[:, 1]})
-    return Scored(metrics={"rate": 16.7}, per_sample=[{}, {}], unparsed=0, tally=half, decimals=1, **changes)
+    return Scored(metrics={"rate": 16.7}, per_sample=[{}, {}], unparsed=0, tally=half, decimals={"rate": 1}, **changes)
 
 
 def shown(one):
@@ -33,9 +34,12 @@ def test_a_rounded_figure_lies_in_its_interval():
     low, high = result_of("X", "official", one, {})["intervals"]["rate"]
     assert (low, high) == (0.0, 33.4)
     same = Tally(["a"], np.array([[1.0, 6.0]]), one.tally.figures)
-    alone = Scored(metrics={"rate": 16.7}, per_sample=[{}], unparsed=0, tally=same, decimals=1)
+    alone = Scored(metrics={"rate": 16.7}, per_sample=[{}], unparsed=0, tally=same, decimals={"rate": 1})
     assert result_of("X", "official", alone, {})["intervals"]["rate"] == (16.6, 16.7)
     assert "16.7 │ 16.6 to 16.7" in shown(alone)
+    exact = Tally(["a"], np.array([[0.57, 100.0]]), one.tally.figures)
+    scale = dataclasses.replace(alone, metrics={"rate": 0.57}, tally=exact, decimals={"rate": 2})
+    assert result_of("X", "official", scale, {})["intervals"]["rate"] == (0.57, 0.57)
 
 
 def test_unread_answers_are_told_loudly():

@@ -185,7 +185,7 @@ def score(
         ],
         unparsed=said.count(None) + sum(not any(map(str.isalpha, answers[place])) for place in descriptions),
         tally=Tally(units, sums, figures),
-        decimals=1,
+        decimals=dict.fromkeys((*metrics, *discriminative.FIGURES), 1) | {"amber_score": 2},
         tables={
             "yes/no questions": discriminative.table(sums.sum(0)[generative.COLUMNS :], kinds),
             "objects hallucinated most": _most_hallucinated(described),

@@ -279,7 +279,7 @@ def score(
         tally=found,
         tables={"by category": table},
         remarks=_remarks(table, mode),
-        decimals=1,
+        decimals=dict.fromkeys((*found.figures, *overall), 1),
     )
 
 

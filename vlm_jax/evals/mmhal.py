@@ -139,13 +139,13 @@ _RULES = [
     )
 ]
 
-_ANY = re.compile(_SAID, re.IGNORECASE)
+_ANOTHER = re.compile(rf"\brating\b[\s*_]*[:=]{_MARKS}{_ON_SCALE}", re.IGNORECASE)
 
 
 def _robust(judgement: str) -> int | None:
     for rule in _RULES:
-        # And whatever else its line says: "Rating: 3 or Rating: 4".
-        said = {int(rating) for one in rule.finditer(judgement) for rating in (one[1], *_ANY.findall(one[0]))}
+        # And another verdict in its line: "Rating: 3 or Rating: 4".
+        said = {int(rating) for one in rule.finditer(judgement) for rating in (one[1], *_ANOTHER.findall(one[0]))}
         if said:
             return _only(said)
     return None

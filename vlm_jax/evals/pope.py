@@ -11,6 +11,7 @@ Five ways to read an answer are in use, and they disagree on anything but a bare
 Questions about one image are not independent, so intervals resample images.
 """
 
+import dataclasses
 import re
 import sys
 from collections import Counter
@@ -194,44 +195,67 @@ def _row(one: Question, word: str | None, answer: str) -> dict[str, Any]:
     return asked | {"said": word, "answer": answer, "fault": fault}
 
 
-def mean(samples: Mapping[str, Path], mode: Mode) -> Scored:
-    """The mean over several files of questions about the same images, from the samples of their results.
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """The samples of one file of questions, as :func:`score` gave them."""
+
+    file: Path
+    rows: Sequence[Mapping[str, Any]]
+
+    def confusion(self) -> tuple[list[str], Float[np.ndarray, "n 6"]]:
+        """As :func:`confusion` has it."""
+        return confusion(*([row[name] for row in self.rows] for name in ("said", "label", "image")))
+
+    def figures(self, mode: Mode) -> dict[str, float]:
+        """What :func:`score` has made of them."""
+        units, counts = self.confusion()
+        return tally(units, counts, mode=mode).values()
+
+    def questions(self) -> frozenset[tuple[Any, ...]]:
+        """What tells it from other files."""
+        return frozenset((row["id"], row["image"], row["question"], row["label"]) for row in self.rows)
+
+
+def read_setting(path: Path) -> Setting:
+    """``NAME.samples.jsonl`` beside a result.
+
+    Raises:
+        InputError: A row is not one of a sample.
+    """
+    rows = []
+    for row in iter_rows(path):
+        texts = {name: row.string(name) for name in ("id", "image", "question", "answer")}
+        if row.require("label") not in ("yes", "no") or row.require("said") not in ("yes", "no", None):
+            raise row.wrong("a label or what was said that is neither yes nor no", "a sample of POPE")
+        rows.append(row.values | texts)
+    return Setting(path, rows)
+
+
+def mean(settings: Mapping[str, Setting], mode: Mode) -> Scored:
+    """The mean over several files of questions about the same images.
 
     Args:
-        samples: Name of a file -> the rows that :func:`score` gave.
+        settings: From :func:`read_setting`, by name.
         mode: Which all of them were scored in.
 
     Raises:
-        InputError: A row is not one of a sample, or the files are about other images.
+        InputError: The files are about other images.
     """
-    rows = {name: list(_sample_rows(path)) for name, path in samples.items()}
-    counts = {name: _confusion_of(found) for name, found in rows.items()}
+    counts = {name: one.confusion() for name, one in settings.items()}
     first, (units, _) = next(iter(counts.items()))
     for name, (images, _) in counts.items():
-        if images != units:
-            odd = sorted(set(images) ^ set(units))
+        if odd := sorted(set(images) ^ set(units)):
             found = f"{len(odd)} images, {odd[0]} for one, that not both have"
-            raise InputError(found, f"the images of {first}", file=str(samples[name]))
+            raise InputError(found, f"the images of {first}", file=str(settings[name].file))
     found = tally(units, *(each for _, each in counts.values()), mode=mode)
+    rows = [{"file": name, **row} for name, one in settings.items() for row in one.rows]
     return Scored(
         metrics=found.values(),
-        per_sample=[{"file": name, **one} for name, own in rows.items() for one in own],
-        unparsed=sum(_unparsed(one["answer"], one["said"]) for own in rows.values() for one in own),
+        per_sample=rows,
+        unparsed=sum(_unparsed(row["answer"], row["said"]) for row in rows),
         tally=found,
-        tables={"file": {name: tally(units, each, mode=mode).values() for name, (_, each) in counts.items()}},
+        tables={"file": {name: one.figures(mode) for name, one in settings.items()}},
     )
-
-
-def _sample_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for row in iter_rows(path):
-        if row.require("label") not in ("yes", "no") or row.require("said") not in ("yes", "no", None):
-            raise row.wrong("a label or what was said that is neither yes nor no", "a sample of POPE")
-        yield row.values | {name: row.string(name) for name in ("image", "answer")}
-
-
-def _confusion_of(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], Float[np.ndarray, "n 6"]]:
-    said, labels, images = ([row[name] for row in rows] for name in ("said", "label", "image"))
-    return confusion(said, labels, images)
 
 
 def _unparsed(answer: str, word: str | None) -> bool:

@@ -26,8 +26,10 @@ def result_of(
         "benchmark": benchmark,
         "mode": mode,
         "metrics": scored.metrics,
-        "intervals": {name: _outward(ends, scored.decimals) for name, ends in scored.tally.intervals().items()},
-        "decimals": scored.decimals,
+        "intervals": {
+            name: _outward(ends, scored.decimals.get(name)) for name, ends in scored.tally.intervals().items()
+        },
+        "decimals": dict(scored.decimals),
         "n": len(scored.per_sample),
         "unparsed": scored.unparsed,
         "tables": scored.tables,
@@ -43,12 +45,16 @@ def result_of(
     return found
 
 
+_HAIR = 1e-6
+
+
 def _outward(ends: tuple[float, float], decimals: int | None) -> tuple[float, float]:
     """So that a rounded figure lies inside."""
     if decimals is None:
         return ends
     low, high = (end * 10**decimals for end in ends)
-    return math.floor(low) / 10**decimals, math.ceil(high) / 10**decimals
+    # A hair beside a whole number is that number.
+    return math.floor(low + _HAIR) / 10**decimals, math.ceil(high - _HAIR) / 10**decimals
 
 
 def _warnings(scored: Scored) -> Iterator[str]:

@@ -71,7 +71,7 @@ class Scored:
         baselines: What constant answers would score, in ``metrics``' names.
         remarks: What a reader has to know of this variant.
         judge: Who judged, where a judge did, and what it took.
-        decimals: To how many the metrics are rounded, as the reference scorer rounds them; None where they are not.
+        decimals: To how many a metric (or a table's column of its name) is rounded, where the reference scorer rounds.
         asked: How many answers there were, where a sample has several.
     """
 
@@ -83,7 +83,7 @@ class Scored:
     baselines: dict[str, dict[str, float | int]] = dataclasses.field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     judge: dict[str, Any] = dataclasses.field(default_factory=dict)
-    decimals: int | None = None
+    decimals: Mapping[str, int] = dataclasses.field(default_factory=dict)
     asked: int | None = None
 
 

@@ -135,8 +135,9 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
     references = [reference(one.answers, mode) for one in questions]
     said = [one.prepare(answer) for one, answer in zip(references, answers, strict=True)]
     values = [one.value(word) for one, word in zip(references, said, strict=True)]
+    metrics = _metrics(values, questions)
     return Scored(
-        metrics=_metrics(values, questions),
+        metrics=metrics,
         per_sample=[
             {
                 "question_id": one.id,
@@ -153,7 +154,7 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
             for one, answer, word, value in zip(questions, answers, said, values, strict=True)
         ],
         unparsed=said.count(""),
-        decimals=2,
+        decimals=dict.fromkeys(metrics, 2),
         tally=_tally(values, questions),
         tables={
             "by type of answer": _table(values, [one.answer_type for one in questions]),

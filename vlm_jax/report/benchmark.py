@@ -36,18 +36,17 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
 def _metrics(result: Mapping[str, Any]) -> Table:
     table, decimals = _empty("", "", "95 %", *result["baselines"]), result["decimals"]
     for name, value in result["metrics"].items():
-        interval = result["intervals"].get(name)
-        bracket = "" if interval is None else " to ".join(written(end, decimals) for end in interval)
-        constant = (written(base.get(name), decimals) for base in result["baselines"].values())
-        _add(table, name, written(value, decimals), bracket, *constant)
+        interval, digits = result["intervals"].get(name, ()), decimals.get(name)
+        constant = (written(base.get(name), digits) for base in result["baselines"].values())
+        _add(table, name, written(value, digits), " to ".join(written(end, digits) for end in interval), *constant)
     return table
 
 
-def _table(title: str, rows: Mapping[str, Mapping[str, Any]], decimals: int | None) -> Table:
+def _table(title: str, rows: Mapping[str, Mapping[str, Any]], decimals: Mapping[str, int]) -> Table:
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     table = _empty(title, *columns)
     for name, row in rows.items():
-        _add(table, name, *(written(row.get(column), decimals) for column in columns))
+        _add(table, name, *(written(row.get(column), decimals.get(column)) for column in columns))
     return table
 
 

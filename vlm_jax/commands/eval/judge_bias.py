@@ -219,7 +219,9 @@ def _open(options: Options, cache: Path) -> Any:
     from vlm_jax.commands.eval.scoring import Answering
     from vlm_jax.errors import InputError
 
-    judging = dataclasses.replace(options.judging, judge_cache=cache)
+    judging = options.judging
+    if not judging.judge.startswith("replay:"):
+        judging = dataclasses.replace(judging, judge_cache=cache)
     answering = Answering(images=options.images, mesh=options.mesh)
     judge = open_judge(Judged(output=options.output, judging=judging, answering=answering))
     if not judge.reads_prompts:

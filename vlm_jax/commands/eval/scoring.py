@@ -170,7 +170,6 @@ def _check_nothing_answers(options: Scoring) -> None:
 def _answer(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
     from vlm_jax.checkpoints.opening import source_of
     from vlm_jax.checkpoints.provenance import claim, finished, identity
-    from vlm_jax.errors import InputError
     from vlm_jax.evals.runner import answered_already
     from vlm_jax.files import locked
 
@@ -180,16 +179,14 @@ def _answer(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
         try:
             made = identity(options) | {"questions": questions_sha256(asks), "images": images_sha256(asks)}
             source = source_of(options.checkpoint)
+            # A run that never answered is not in the way of one with other settings.
+            if not answered_already(target):
+                record.unlink(missing_ok=True)
             if not finished(target, record, made, source):
                 claim(record, made, source)
                 _answer_file(options, target, asks)
-        except InputError:
-            # What has no answer yet shall not stand in the way of what is asked for next.
-            if not answered_already(target):
-                record.unlink(missing_ok=True)
-            raise
         finally:
-            lock.unlink()
+            lock.unlink(missing_ok=True)
 
 
 def _answer_file(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
@@ -253,7 +250,7 @@ def image_file(pattern: str, image: str) -> str:
 
     try:
         # One place, and not that of an attribute or an item of it.
-        if [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None] != [""]:
+        if [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None] not in ([""], ["0"]):
             raise IndexError
         return pattern.format(int(image) if image.isdecimal() else image)
     except (ValueError, IndexError, KeyError):

@@ -7,6 +7,7 @@ A folder holds ``judgements.jsonl``, one object a judgement, which is only ever 
      "max_tokens": ..., "text": ..., "model": ..., "prompt_tokens": ..., "completion_tokens": ..., "finish": ...}
 """
 
+import codecs
 import dataclasses
 import hashlib
 import json
@@ -106,6 +107,10 @@ class _Store:
             file.truncate(self._end + sum(len(line) + 1 for line in lines))
         for line in lines:
             self._rows, self._end = self._rows + 1, self._end + len(line) + 1
+            # Whoever looked at the file in an editor may have left these.
+            line = line.removeprefix(codecs.BOM_UTF8)
+            if not line.strip():
+                continue
             row = row_of(_text(line, self.path), str(self.path), self._rows)
             self.known.setdefault(row.string("key"), judgement_of(row))
 
