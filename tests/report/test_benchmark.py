@@ -33,13 +33,19 @@ def test_a_rounded_figure_lies_in_its_interval():
     one = scored()
     low, high = result_of("X", "official", one, {})["intervals"]["rate"]
     assert (low, high) == (0.0, 33.4)
-    same = Tally(["a"], np.array([[1.0, 6.0]]), one.tally.figures)
+    same = Tally(["a", "b"], np.array([[1.0, 6.0]] * 2), one.tally.figures)
     alone = Scored(metrics={"rate": 16.7}, per_sample=[{}], unparsed=0, tally=same, decimals={"rate": 1})
     assert result_of("X", "official", alone, {})["intervals"]["rate"] == (16.6, 16.7)
     assert "16.7 │ 16.6 to 16.7" in shown(alone)
-    exact = Tally(["a"], np.array([[0.57, 100.0]]), one.tally.figures)
+    exact = Tally(["a", "b"], np.array([[0.57, 100.0]] * 2), one.tally.figures)
     scale = dataclasses.replace(alone, metrics={"rate": 0.57}, tally=exact, decimals={"rate": 2})
     assert result_of("X", "official", scale, {})["intervals"]["rate"] == (0.57, 0.57)
+
+
+def test_one_image_says_nothing_of_others():
+    alone = dataclasses.replace(scored(), tally=Tally(["a"], np.array([[1.0, 6.0]]), scored().tally.figures))
+    assert result_of("X", "official", alone, {})["intervals"] == {}
+    assert " to " not in shown(alone)
 
 
 def test_unread_answers_are_told_loudly():

@@ -26,9 +26,7 @@ def result_of(
         "benchmark": benchmark,
         "mode": mode,
         "metrics": scored.metrics,
-        "intervals": {
-            name: _outward(ends, scored.decimals.get(name)) for name, ends in scored.tally.intervals().items()
-        },
+        "intervals": _intervals(scored),
         "decimals": dict(scored.decimals),
         "n": len(scored.per_sample),
         "unparsed": scored.unparsed,
@@ -43,6 +41,13 @@ def result_of(
     if against is not None:
         found["comparison"] = compare(against.tally, scored.tally)
     return found
+
+
+def _intervals(scored: Scored) -> dict[str, tuple[float, float]]:
+    """None of a single image, from which nothing can be said of others."""
+    if len(scored.tally.units) < 2:
+        return {}
+    return {name: _outward(ends, scored.decimals.get(name)) for name, ends in scored.tally.intervals().items()}
 
 
 _HAIR = 1e-6
