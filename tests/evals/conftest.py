@@ -22,5 +22,5 @@ def asked(monkeypatch):
         Asked.options, Asked.asks = options, asks
         write_json_lines(target, [{"question_id": ask.id, "text": Asked.reply(ask)} for ask in asks])
 
-    monkeypatch.setattr("vlm_jax.commands.eval.scoring._answer", answer)
+    monkeypatch.setattr("vlm_jax.commands.eval.scoring.answer", answer)
     return Asked

@@ -10,7 +10,7 @@ from shared_data import golden, shared_file
 
 from vlm_jax.cli import main
 from vlm_jax.commands.eval import hallusionbench as command
-from vlm_jax.commands.eval.scoring import Answering
+from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.errors import InputError
 from vlm_jax.evals import hallusionbench
 from vlm_jax.evals.hallusionbench_files import Question, read_judged, read_questions

@@ -11,11 +11,10 @@ Five ways to read an answer are in use, and they disagree on anything but a bare
 Questions about one image are not independent, so intervals resample images.
 """
 
-import dataclasses
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -23,7 +22,6 @@ import numpy as np
 from jaxtyping import Float
 
 from vlm_jax.data.rows import iter_rows
-from vlm_jax.errors import InputError
 from vlm_jax.evals.answers import row_id
 from vlm_jax.evals.bootstrap import Statistic, safe_ratio
 from vlm_jax.evals.punctuation import LONE_PERIOD, strip_punctuation
@@ -174,7 +172,7 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
     return Scored(
         metrics=found.values() | {name: int(total[place]) for name, place in names.items()},
         per_sample=Rows(len(questions), lambda place: _row(questions[place], said[place], answers[place])),
-        unparsed=sum(count for pair, count in Counter(pairs).items() if _unparsed(pair[0], read[pair])),
+        unparsed=sum(count for pair, count in Counter(pairs).items() if is_unparsed(pair[0], read[pair])),
         tally=found,
         baselines={f"all {word}": _constant(word, labels, mode) for word in ("yes", "no")},
         remarks=tuple(_remarks(said.count(None), mode)),
@@ -195,70 +193,8 @@ def _row(one: Question, word: str | None, answer: str) -> dict[str, Any]:
     return asked | {"said": word, "answer": answer, "fault": fault}
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """The samples of one file of questions, as :func:`score` gave them."""
-
-    file: Path
-    rows: Sequence[Mapping[str, Any]]
-
-    def confusion(self) -> tuple[list[str], Float[np.ndarray, "n 6"]]:
-        """As :func:`confusion` has it."""
-        return confusion(*([row[name] for row in self.rows] for name in ("said", "label", "image")))
-
-    def figures(self, mode: Mode) -> dict[str, float]:
-        """What :func:`score` has made of them."""
-        units, counts = self.confusion()
-        return tally(units, counts, mode=mode).values()
-
-    def questions(self) -> frozenset[tuple[Any, ...]]:
-        """What tells it from other files."""
-        return frozenset((row["id"], row["image"], row["question"], row["label"]) for row in self.rows)
-
-
-def read_setting(path: Path) -> Setting:
-    """``NAME.samples.jsonl`` beside a result.
-
-    Raises:
-        InputError: A row is not one of a sample.
-    """
-    rows = []
-    for row in iter_rows(path):
-        texts = {name: row.string(name) for name in ("id", "image", "question", "answer")}
-        if row.require("label") not in ("yes", "no") or row.require("said") not in ("yes", "no", None):
-            raise row.wrong("a label or what was said that is neither yes nor no", "a sample of POPE")
-        rows.append(row.values | texts)
-    return Setting(path, rows)
-
-
-def mean(settings: Mapping[str, Setting], mode: Mode) -> Scored:
-    """The mean over several files of questions about the same images.
-
-    Args:
-        settings: From :func:`read_setting`, by name.
-        mode: Which all of them were scored in.
-
-    Raises:
-        InputError: The files are about other images.
-    """
-    counts = {name: one.confusion() for name, one in settings.items()}
-    first, (units, _) = next(iter(counts.items()))
-    for name, (images, _) in counts.items():
-        if odd := sorted(set(images) ^ set(units)):
-            found = f"{len(odd)} images, {odd[0]} for one, that not both have"
-            raise InputError(found, f"the images of {first}", file=str(settings[name].file))
-    found = tally(units, *(each for _, each in counts.values()), mode=mode)
-    rows = [{"file": name, **row} for name, one in settings.items() for row in one.rows]
-    return Scored(
-        metrics=found.values(),
-        per_sample=rows,
-        unparsed=sum(_unparsed(row["answer"], row["said"]) for row in rows),
-        tally=found,
-        tables={"file": {name: one.figures(mode) for name, one in settings.items()}},
-    )
-
-
-def _unparsed(answer: str, word: str | None) -> bool:
+def is_unparsed(answer: str, word: str | None) -> bool:
+    """Whether nothing was read in an answer (``word`` is None), or no word for yes or no stands in it."""
     return word is None or not _YES_OR_NO.search(answer)
 
 

@@ -215,8 +215,8 @@ def _judged(options: Options, trials: "Sequence[Trial]", biases: "Mapping[str, B
 
 
 def _open(options: Options, cache: Path) -> Any:
+    from vlm_jax.commands.eval.answering import Answering
     from vlm_jax.commands.eval.judging import Judged, open_judge
-    from vlm_jax.commands.eval.scoring import Answering
     from vlm_jax.errors import InputError
 
     judging = options.judging

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.commands.eval.files import check_written
-from vlm_jax.commands.eval.scoring import Answering, Scoring, answered, answers_of, conclude
+from vlm_jax.commands.eval.scoring import Scoring, answered, answers_of, conclude
 
 if TYPE_CHECKING:
     from vlm_jax.evals.asks import Ask

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.commands.eval.judging import Judged, judge_all, open_judge
-from vlm_jax.commands.eval.scoring import Answering, conclude
+from vlm_jax.commands.eval.scoring import conclude
 
 if TYPE_CHECKING:
     from vlm_jax.evals.asks import Ask

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.pope import Mode, Setting
+    from vlm_jax.evals.pope import Mode
+    from vlm_jax.evals.pope_mean import Setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Options:
 
 def run(options: Options) -> None:
     from vlm_jax.commands.eval.files import check_written, making
-    from vlm_jax.evals.pope import mean
+    from vlm_jax.evals.pope_mean import mean
     from vlm_jax.evals.result import result_of, write_result
     from vlm_jax.report.benchmark import print_result
 
@@ -62,7 +63,7 @@ def _mode(results: Sequence[Path]) -> "Mode":
 def _settings(results: Sequence[Path], mode: "Mode") -> "dict[str, Setting]":
     """Samples by name of the result, which they have to belong to."""
     from vlm_jax.errors import InputError
-    from vlm_jax.evals.pope import read_setting
+    from vlm_jax.evals.pope_mean import read_setting
     from vlm_jax.files import read_json
 
     if len({path.resolve() for path in results}) < len(results):

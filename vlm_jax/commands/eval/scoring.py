@@ -4,49 +4,16 @@ import dataclasses
 import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import tyro
 
-from vlm_jax.checkpoints.opening import MeshOptions
+from vlm_jax.commands.eval.answering import Answering, answer
 from vlm_jax.commands.eval.files import check_written, making
 
 if TYPE_CHECKING:
     from vlm_jax.evals.asks import Ask
     from vlm_jax.evals.tally import Scored
-
-
-@dataclasses.dataclass(frozen=True)
-class Answering:
-    """How a checkpoint answers.
-
-    Attributes:
-        checkpoint: Answer with this one first: a folder in transformers' LLaVA layout or of `vlm-jax convert`, or
-            `tiny`.
-        images: Folder of the images; with --answers for the page alone.
-        adapter: Adapter folder, as `sft` and `ppo` write it.
-        suffix: Put behind each question: `short` LLaVA-1.5's single word or phrase, `short_literal` the same as
-            LLaVA-RLHF's scripts spell it, `letter` LLaVA-1.5's for options, `one_word` VCD's.
-        template: System line: the checkpoint's own, `vicuna_v1` (training) or `llava_v1` (LLaVA-RLHF's evaluations).
-        aspect: `pad` shows the whole image, `square` its middle, `own` what the checkpoint was trained with.
-        temperature: 0 always takes the most likely token.
-        max_new_tokens: Limit of an answer.
-        batch_size: Answers at a time.
-        seed: Of the draws.
-        mesh: Layout of the devices.
-    """
-
-    checkpoint: str | None = None
-    images: Path | None = None
-    adapter: Path | None = None
-    suffix: Literal["none", "short", "short_literal", "letter", "one_word"] = "none"
-    template: Literal["own", "vicuna_v1", "llava_v1"] = "own"
-    aspect: Literal["own", "pad", "square"] = "own"
-    temperature: float = 0.0
-    max_new_tokens: int = 1024
-    batch_size: int = 16
-    seed: int = 0
-    mesh: MeshOptions = MeshOptions()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,7 +105,7 @@ def answers_of(options: Scoring, asks: Callable[[Path | None], Sequence["Ask"]])
     if images is None:
         raise InputError("no --images", "the folder of the benchmark's images")
     target = options.output.with_suffix(".answers.jsonl")
-    _answer(options.answering, target, asks(images))
+    answer(options.answering, target, asks(images))
     return target
 
 
@@ -165,79 +132,6 @@ def _check_nothing_answers(options: Scoring) -> None:
     if odd:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in odd)
         raise InputError(f"{given} with --answers", "--checkpoint, which they are for")
-
-
-def _answer(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
-    from vlm_jax.checkpoints.opening import source_of
-    from vlm_jax.checkpoints.provenance import claim, finished, identity
-    from vlm_jax.evals.runner import answered_already
-    from vlm_jax.files import locked
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock, record = target.with_name(f".{target.name}.lock"), target.with_suffix(".run.json")
-    with locked(lock, target):
-        try:
-            made = identity(options) | {"questions": questions_sha256(asks), "images": images_sha256(asks)}
-            source = source_of(options.checkpoint)
-            # A run that never answered is not in the way of one with other settings.
-            if not answered_already(target):
-                record.unlink(missing_ok=True)
-            if not finished(target, record, made, source):
-                claim(record, made, source)
-                _answer_file(options, target, asks)
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _answer_file(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
-    from vlm_jax.checkpoints.opening import open_model, open_policy
-    from vlm_jax.data.conversation import TEMPLATES
-    from vlm_jax.evals.runner import answer_file
-    from vlm_jax.generate.sampling import Sampling
-
-    model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
-    if options.template != "own":
-        model = dataclasses.replace(model, template=TEMPLATES[options.template])
-    if options.aspect != "own":
-        model = dataclasses.replace(model, config=dataclasses.replace(model.config, aspect=options.aspect))
-    lora = open_policy(model, options.adapter)
-    sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
-    answer_file(
-        target,
-        model,
-        lora,
-        asks,
-        sampling,
-        batch_size=options.batch_size,
-        suffix=options.suffix,
-        seed=options.seed,
-        model_id=str(options.adapter or options.checkpoint),
-    )
-
-
-def questions_sha256(asks: Sequence["Ask"]) -> str:
-    """One hash over ids, texts and names of images."""
-    import hashlib
-    import json
-
-    rows = [[ask.id, ask.text, ask.image and ask.image.name] for ask in asks]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def images_sha256(asks: Sequence["Ask"]) -> str:
-    """One hash over the contents of all images, in the order in which they are first asked about.
-
-    Raises:
-        InputError: One is missing.
-    """
-    import hashlib
-
-    from vlm_jax.files import file_sha256
-
-    found = hashlib.sha256()
-    for image in dict.fromkeys(ask.image for ask in asks if ask.image is not None):
-        found.update(file_sha256(image))
-    return found.hexdigest()
 
 
 def image_file(pattern: str, image: str) -> str:

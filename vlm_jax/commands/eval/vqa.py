@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from vlm_jax.commands.eval.scoring import Answering, Scoring, conclude, image_file
+from vlm_jax.commands.eval.answering import Answering
+from vlm_jax.commands.eval.scoring import Scoring, conclude, image_file
 
 if TYPE_CHECKING:
     from vlm_jax.evals.asks import Ask
