@@ -123,7 +123,7 @@ def read_text(path: str | Path) -> str:
     with _readable(path):
         content = Path(path).read_bytes()
     start = len(codecs.BOM_UTF8) if content.startswith(codecs.BOM_UTF8) else 0
-    return _decode(content[start:], path, start)
+    return decode(content[start:], path, start)
 
 
 def read_lines(path: str | Path) -> Iterator[str]:
@@ -133,7 +133,7 @@ def read_lines(path: str | Path) -> Iterator[str]:
             file.seek(0)
         done = file.tell()
         for line in file:
-            yield _decode(line, path, done)
+            yield decode(line, path, done)
             done += len(line)
 
 
@@ -147,7 +147,12 @@ def _readable(path: str | Path) -> Iterator[None]:
         raise InputError(f"a file that cannot be read ({error.strerror})", "a file", file=str(path)) from None
 
 
-def _decode(content: bytes, path: str | Path, before: int = 0) -> str:
+def decode(content: bytes, path: str | Path, before: int = 0) -> str:
+    """The text of bytes that stand behind ``before`` others in a file.
+
+    Raises:
+        InputError: They are not UTF-8.
+    """
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -200,13 +205,10 @@ def read_json(path: str | Path, unique: bool = False) -> dict[str, Any]:
 
 def file_sha256(path: Path) -> bytes:
     """Raises:
-    InputError: There is no such file.
+    InputError: The file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except FileNotFoundError:
-        raise InputError("no such file", "a file", file=str(path)) from None
+    with _readable(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Two reward models that differ in their annotators alone: one set of pairs, labelled without and with a taste for
 length."""
 
+import abc
 import dataclasses
 from pathlib import Path
 from typing import ClassVar
@@ -25,7 +26,7 @@ ARMS = ("clean", "length")
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class Setting(abc.ABC):
     """What decides one seed's two reward models.
 
     Attributes:
@@ -47,9 +48,9 @@ class Setting:
     def taste_of(self, arm: str) -> float:
         return self.taste if arm == "length" else 0.0
 
+    @abc.abstractmethod
     def rows(self, world: Path) -> tuple[list[dict], list[dict]]:
         """The pairs to train on and the held-out ones, labelled by nobody yet."""
-        raise NotImplementedError
 
     def question(self, scene: Scene) -> Question:
         """What the answers are to."""

@@ -75,8 +75,9 @@ def run(options: Options) -> None:
             lexicon = read_lexicon(relations, safe_words)
         images = None if queries is None else {one.id: one.image for one in asked}
         scored = amber.score(texts, answered, lexicon, options.mode, images)
-        rows = zip(scored.per_sample, [{"question": one.text} for one in asked] or [{}] * len(answered), strict=True)
-        return dataclasses.replace(scored, per_sample=[row | question for row, question in rows])
+        questions = {one.id: {"question": one.text} for one in asked}
+        rows = [row | questions.get(row["id"], {}) for row in scored.per_sample]
+        return dataclasses.replace(scored, per_sample=rows)
 
     def asks(images: Path | None) -> "Sequence[Ask]":
         if queries is None:

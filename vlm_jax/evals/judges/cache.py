@@ -7,7 +7,6 @@ A folder holds ``judgements.jsonl``, one object a judgement, which is only ever 
      "max_tokens": ..., "text": ..., "model": ..., "prompt_tokens": ..., "completion_tokens": ..., "finish": ...}
 """
 
-import codecs
 import dataclasses
 import hashlib
 import json
@@ -19,7 +18,7 @@ from vlm_jax.data.rows import Row, row_of
 from vlm_jax.errors import InputError
 from vlm_jax.evals.judges.completions import count_or_none, text_or_none
 from vlm_jax.evals.judges.interface import Finished, Judge, Judgement, JudgeRequest, unnoticed
-from vlm_jax.files import hold
+from vlm_jax.files import decode, file_sha256, hold
 
 FILE = "judgements.jsonl"
 
@@ -106,13 +105,12 @@ class _Store:
             # What a kill left of a line would spoil the next one. Nobody is writing it: the file is held.
             file.truncate(self._end + sum(len(line) + 1 for line in lines))
         for line in lines:
+            # Whoever looked at the file in an editor may have left a mark at its start, and empty lines.
+            text = decode(line, self.path, self._end).removeprefix("\ufeff")
             self._rows, self._end = self._rows + 1, self._end + len(line) + 1
-            # Whoever looked at the file in an editor may have left these.
-            line = line.removeprefix(codecs.BOM_UTF8)
-            if not line.strip():
-                continue
-            row = row_of(_text(line, self.path), str(self.path), self._rows)
-            self.known.setdefault(row.string("key"), judgement_of(row))
+            if text.strip():
+                row = row_of(text, str(self.path), self._rows)
+                self.known.setdefault(row.string("key"), judgement_of(row))
 
     def _write(self, file: IO[bytes], line: bytes) -> None:
         left = memoryview(line)
@@ -125,13 +123,6 @@ class _Store:
             error.filename = str(self.path)
             raise
         self._rows, self._end = self._rows + 1, self._end + len(line)
-
-
-def _text(line: bytes, path: Path) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError:
-        raise InputError("a line that is not UTF-8", "UTF-8 text", file=str(path)) from None
 
 
 def request_row(identity: Mapping[str, str], request: JudgeRequest) -> dict[str, Any]:
@@ -148,7 +139,7 @@ def asked_of(request: JudgeRequest) -> dict[str, Any]:
     """All that whichever judge is told; of the image its hash."""
     return {
         "messages": request.messages,
-        "image": _image_sha256(request.image),
+        "image": None if request.image is None else file_sha256(request.image).hex(),
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
     }
@@ -180,13 +171,3 @@ def _said(judgement: Judgement) -> dict[str, Any]:
     return {
         name: getattr(judgement, name) for name in ("text", "model", "prompt_tokens", "completion_tokens", "finish")
     }
-
-
-def _image_sha256(image: Path | None) -> str | None:
-    if image is None:
-        return None
-    try:
-        with image.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"an image that cannot be read ({error.strerror})", "a file", file=str(image)) from None
