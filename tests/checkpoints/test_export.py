@@ -12,9 +12,9 @@ import peft
 import pytest
 import torch
 import transformers
+from original_llava import original_config, original_tensors, write_tower
 from random_llava import CONFIG, LINEAR, assert_close_on_real, logits_of, make_batch, random_base, torch_llava
 from safetensors.numpy import load_file, save_file
-from test_convert import original_config, original_tensors, write_tower
 
 from vlm_jax.checkpoints.adapters import load_adapter, save_adapter
 from vlm_jax.checkpoints.convert import convert
