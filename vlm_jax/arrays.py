@@ -77,7 +77,7 @@ class PromptBatch:
         suffix_tokens: The evaluation turn, facts included.
         suffix_mask: True on its real positions.
         length_bonus: Factor of the length term of the reward.
-        caption_type: Kind of known answer, see ``rewards.terms``.
+        caption_type: Kind of known answer, see ``train.reward_terms``.
         index: Place of the record in the list that the batches were made from.
     """
 

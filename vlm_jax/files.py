@@ -253,3 +253,11 @@ def _replacing(path: Path) -> Iterator[Path]:
     with _beside(path) as partial:
         yield partial
         partial.replace(path)
+
+
+def files_sha256(files: Iterable[Path]) -> str:
+    """One hash over the names and contents of files, in this order."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode() + file_sha256(path))
+    return digest.hexdigest()

@@ -14,9 +14,9 @@ from pathlib import Path
 import tyro
 
 from experiments.generated import replace_between
-from vlm_jax.evals import chair
-from vlm_jax.evals.answers import read_answers
-from vlm_jax.evals.coco_objects import NAMES_FILE, ObjectNames, Reader, read_names, read_objects
+from vlm_jax.evals.answering.answer_files import read_answers
+from vlm_jax.evals.chair import scorer as chair
+from vlm_jax.evals.chair.coco_objects import NAMES_FILE, ObjectNames, Reader, read_names, read_objects
 from vlm_jax.files import read_json, write_json
 from vlm_jax.versions import versions
 

@@ -16,7 +16,7 @@ import tyro
 
 from experiments.generated import replace_between
 from experiments.measured import measured
-from vlm_jax.evals.coco_objects import read_names
+from vlm_jax.evals.chair.coco_objects import read_names
 from vlm_jax.files import read_json, write_json
 from vlm_jax.versions import versions
 

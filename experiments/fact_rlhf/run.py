@@ -17,11 +17,11 @@ from experiments.fact_rlhf.readme import write_readme
 from experiments.fact_rlhf.why import explain
 from experiments.generated import shortened
 from vlm_jax.checkpoints.opening import TINY
-from vlm_jax.checkpoints.provenance import files_sha256, identity
 from vlm_jax.checkpoints.tensor_files import weight_files
 from vlm_jax.commands import demo
 from vlm_jax.errors import InputError
-from vlm_jax.files import read_json, write_json
+from vlm_jax.files import files_sha256, read_json, write_json
+from vlm_jax.runs.begin import identity
 from vlm_jax.versions import versions
 
 _HERE = Path(__file__).parent
@@ -80,7 +80,7 @@ def provenance(one: demo.Options) -> dict:
 
 def last_metrics(options: demo.Options) -> dict[str, dict]:
     """What PPO ended on: means over the last five rollouts."""
-    from vlm_jax.train.log import read_metrics
+    from vlm_jax.runs.log import read_metrics
 
     last = {}
     for name, facts in demo.MODELS.items():

@@ -30,21 +30,21 @@ from experiments.scenes_base.vision import VisionSettings, VisionSource, init_vi
 from vlm_jax import __version__
 from vlm_jax.checkpoints.hf_llava import save_llava
 from vlm_jax.checkpoints.opening import TINY, open_model, open_role
-from vlm_jax.checkpoints.provenance import NO_BASE, finished
 from vlm_jax.commands import scenes as scenes_command
 from vlm_jax.commands import sft as sft_command
 from vlm_jax.config import CLIP_PRESETS, PRESETS
-from vlm_jax.evals.scenes import evaluate
+from vlm_jax.evals.scenes.scorer import evaluate
 from vlm_jax.files import write_json
 from vlm_jax.models.llava import init_llava
 from vlm_jax.parallel.compile import jit_step, place
 from vlm_jax.parallel.mesh import make_mesh
 from vlm_jax.randomness import key_for
 from vlm_jax.report.tables import print_scores
+from vlm_jax.runs.begin import Run
+from vlm_jax.runs.log import read_metrics
+from vlm_jax.runs.loop import Pace, train
 from vlm_jax.scenes import tokenizer
 from vlm_jax.scenes.files import read_scenes
-from vlm_jax.train.log import read_metrics
-from vlm_jax.train.loop import Run, train
 from vlm_jax.train.optim import Optim, start
 
 _PRESET = "scenes-tiny"
@@ -94,7 +94,8 @@ def train_vision(options: Options) -> Path:
     """Stage 1; a whole checkpoint with a trained tower and an untrained language model."""
     result = options.out / "vision" / "checkpoint"
     made = {"settings": {"seed": options.seed, "steps": options.vision_steps}}
-    if finished(result, options.out / "vision" / "run.json", made):
+    run = Run(result, options.out / "vision" / "run.json", made)
+    if run.finished():
         return result
     tokens = options.out / "tokenizer"
     tokenizer.build(tokens)
@@ -104,17 +105,8 @@ def train_vision(options: Options) -> Path:
     step = jit_step(vision_step, mesh, config, VisionSettings(optim), state=state)
     source = VisionSource(AutoTokenizer.from_pretrained(tokens), options.vision_steps, seed=options.seed)
     batches = grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(1, 4))
-    run = Run("vision", options.out / "vision", options.vision_steps, 250, shown=("content_accuracy", "matched"))
-    with jax.set_mesh(mesh):
-        state = train(
-            run,
-            mesh,
-            state,
-            lambda state, batch: step({}, state, batch),
-            batches,
-            made,
-            NO_BASE,
-        )
+    pace = Pace("vision", options.vision_steps, 250, shown=("content_accuracy", "matched"))
+    state = train(run, pace, mesh, state, lambda state, batch: step({}, state, batch), batches)
     llava = PRESETS[_PRESET]
     base = init_llava(llava, key_for(options.seed, "language"))
     save_llava(result, llava, base | {"vision": state.params["clip"]["vision"]}, tokens)

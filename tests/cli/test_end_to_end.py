@@ -6,7 +6,7 @@ import math
 import pytest
 
 from vlm_jax.cli import main
-from vlm_jax.train.log import read_metrics
+from vlm_jax.runs.log import read_metrics
 
 
 def run(*arguments):

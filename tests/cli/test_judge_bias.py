@@ -8,13 +8,13 @@ import pytest
 
 from vlm_jax.checkpoints.opening import open_model, open_role
 from vlm_jax.cli import main
+from vlm_jax.data.evaluation_turn import SHORT
 from vlm_jax.data.pipelines import preference_batches
 from vlm_jax.data.sources import read_captions, read_preferences
 from vlm_jax.evals.calm.reward_model import RewardComparer
 from vlm_jax.evals.calm.trial import trial_of
 from vlm_jax.files import read_json, write_json
 from vlm_jax.parallel.compile import place_batch
-from vlm_jax.rewards.prompts import SHORT
 from vlm_jax.scenes.files import preference_row, prompt_question, read_scenes
 from vlm_jax.scenes.world import present_kinds
 from vlm_jax.train.reward import reward_scores

@@ -8,12 +8,12 @@ from PIL import Image
 
 from vlm_jax.arrays import Batch
 from vlm_jax.data.conversation import TEMPLATES, Turn, encode_conversation, encode_prompt, encode_texts
+from vlm_jax.data.evaluation_turn import SHORT, render
 from vlm_jax.data.images import load_image, prepare
 from vlm_jax.data.pipelines import image_prompts, instruction_batches, preference_batches, prompt_batches
 from vlm_jax.data.rows import Origin
 from vlm_jax.data.sources import Instruction, Preference, Prompt
 from vlm_jax.errors import InputError
-from vlm_jax.rewards.prompts import SHORT, render
 
 PLAIN = TEMPLATES["plain"]
 FACTS = ("a red ball", "a tree", "the snow", "a dog", "a cat")

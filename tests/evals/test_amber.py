@@ -12,10 +12,12 @@ from shared_data import golden, shared_file
 from vlm_jax.cli import main
 from vlm_jax.commands.eval import amber as command
 from vlm_jax.errors import InputError
-from vlm_jax.evals import amber, amber_discriminative, amber_generative
-from vlm_jax.evals.amber import Item
-from vlm_jax.evals.amber_generative import Lexicon, describe
-from vlm_jax.evals.amber_nouns import lemma, nouns
+from vlm_jax.evals.amber import discriminative as amber_discriminative
+from vlm_jax.evals.amber import generative as amber_generative
+from vlm_jax.evals.amber import scorer as amber
+from vlm_jax.evals.amber.generative import Lexicon, describe
+from vlm_jax.evals.amber.nouns import lemma, nouns
+from vlm_jax.evals.amber.scorer import Item
 
 GROUPS = ("all", "existence", "attribute", "state", "number", "action", "relation")
 ASSOCIATIONS = {
@@ -489,7 +491,11 @@ def test_odd_associations(files, value):
 
 def test_what_a_checkpoint_is_asked(files, monkeypatch):
     asked = []
-    monkeypatch.setattr(command, "conclude", lambda name, mode, options, score, asks: asked.extend(asks(Path("image"))))
+    monkeypatch.setattr(
+        command,
+        "conclude",
+        lambda name, mode, options, score, to_ask: asked.extend(to_ask(Path("image"))),
+    )
     options = {"annotations": files / "annotations.json", "output": files / "out.json"}
     command.run(command.Options(**options, questions=files / "query_all.json"))
     assert [one.id for one in asked] == list("1234567")

@@ -7,9 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vlm_jax.errors import InputError
-from vlm_jax.evals import chair, pope
-from vlm_jax.evals.answers import answers_to, read_answers
-from vlm_jax.evals.coco_objects import read_names
+from vlm_jax.evals.answering.answer_files import answers_to, read_answers
+from vlm_jax.evals.chair import scorer as chair
+from vlm_jax.evals.chair.coco_objects import read_names
+from vlm_jax.evals.pope import scorer as pope
 
 NAMES = read_names()
 

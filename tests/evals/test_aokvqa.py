@@ -7,7 +7,7 @@ from shared_data import golden
 
 from vlm_jax.cli import main
 from vlm_jax.errors import InputError
-from vlm_jax.evals import aokvqa
+from vlm_jax.evals.aokvqa import scorer as aokvqa
 from vlm_jax.files import write_json_lines
 
 ROWS = [
@@ -236,9 +236,9 @@ def test_a_checkpoint_is_asked_as_llava_was(tmp_path, write, asked, task, text, 
     asked.reply = lambda ask: reply
     command = ["eval", "aokvqa", f"--questions={write(ROWS)}", "--checkpoint=tiny", f"--images={tmp_path}"]
     main([*command, f"--task={task}", f"--output={tmp_path / 'out.json'}"])
-    assert [ask.id for ask in asked.asks] == ["a", "b", "c"]
-    assert asked.asks[0].text == text
-    assert asked.asks[0].image == tmp_path / "000000299207.jpg"
+    assert [ask.id for ask in asked.to_ask] == ["a", "b", "c"]
+    assert asked.to_ask[0].text == text
+    assert asked.to_ask[0].image == tmp_path / "000000299207.jpg"
     assert asked.options.suffix == suffix
     result = json.loads((tmp_path / "out.json").read_text())["metrics"]
     assert result == pytest.approx({task: 100 / 3 if task == "multiple_choice" else 50.0})

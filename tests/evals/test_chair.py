@@ -9,9 +9,9 @@ from shared_data import golden, shared_file
 from vlm_jax.cli import main
 from vlm_jax.commands.eval.scoring import image_file
 from vlm_jax.errors import InputError
-from vlm_jax.evals import chair
-from vlm_jax.evals.answers import read_answers
-from vlm_jax.evals.coco_objects import NAMES_FILE, ObjectNames, Reader, read_names, read_objects
+from vlm_jax.evals.answering.answer_files import read_answers
+from vlm_jax.evals.chair import scorer as chair
+from vlm_jax.evals.chair.coco_objects import NAMES_FILE, ObjectNames, Reader, read_names, read_objects
 
 LOGS = {"opera_llava15_greedy": (45.0, 12.78, 79.79), "opera_llava15_beam5": (49.0, 13.90, 79.59)}
 NAMES = ObjectNames(

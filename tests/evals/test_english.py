@@ -8,8 +8,8 @@ import pytest
 from nltk.tokenize import NLTKWordTokenizer, punkt
 from textblob.en import inflect
 
-from vlm_jax.evals import english
-from vlm_jax.evals.english import sentences, singular, tokens
+from vlm_jax.evals.reading import english
+from vlm_jax.evals.reading.english import sentences, singular, tokens
 
 WORDS = """
     dog a table mr st u.s e.g 2 3.5 x it's don't no cannot gonna wanna 'tis o'clock word-co ... -- can é ß 日本 -7 1,000

@@ -12,9 +12,9 @@ from vlm_jax.cli import main
 from vlm_jax.commands.eval import hallusionbench as command
 from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.errors import InputError
-from vlm_jax.evals import hallusionbench
-from vlm_jax.evals.hallusionbench_files import Question, read_judged, read_questions
-from vlm_jax.evals.hallusionbench_verdicts import by_rule, causes
+from vlm_jax.evals.hallusionbench import scorer as hallusionbench
+from vlm_jax.evals.hallusionbench.files import Question, read_judged, read_questions
+from vlm_jax.evals.hallusionbench.verdicts import by_rule, causes
 
 ACCURACIES = {
     "q_acc": ("qAcc", "pair"),
@@ -382,7 +382,11 @@ def test_nan_is_no_verdict(files):
 
 def test_what_a_checkpoint_is_asked(files, monkeypatch):
     found = []
-    monkeypatch.setattr(command, "conclude", lambda name, mode, options, score, asks: found.extend(asks(Path("root"))))
+    monkeypatch.setattr(
+        command,
+        "conclude",
+        lambda name, mode, options, score, to_ask: found.extend(to_ask(Path("root"))),
+    )
     command.run(command.Options(data=files / "data.json", output=files / "out.json"))
     assert [one.id for one in found] == [one.id for one in SMALL]
     assert found[0].text == "Is VD_map_0_0_0 so?"

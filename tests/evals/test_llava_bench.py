@@ -10,10 +10,10 @@ from shared_data import golden, shared_file
 
 from vlm_jax.cli import main
 from vlm_jax.errors import InputError
-from vlm_jax.evals import llava_bench
-from vlm_jax.evals.answers import read_answers
-from vlm_jax.evals.llava_bench import Context, Question
-from vlm_jax.evals.llava_bench_rules import RULES, SYSTEM, Rule, read_rules, rule_for
+from vlm_jax.evals.answering.answer_files import read_answers
+from vlm_jax.evals.llava_bench import scorer as llava_bench
+from vlm_jax.evals.llava_bench.rules import RULES, SYSTEM, Rule, read_rules, rule_for
+from vlm_jax.evals.llava_bench.scorer import Context, Question
 
 CATEGORIES = ("conv", "detail", "complex")
 

@@ -18,7 +18,7 @@ from vlm_jax.data.assemble import batch_of
 from vlm_jax.data.conversation import Turn, encode_continuation, encode_conversation, encode_prompt
 from vlm_jax.data.images import load_image, prepare
 from vlm_jax.errors import InputError
-from vlm_jax.evals.continuations import likelihoods
+from vlm_jax.evals.answering.continuations import likelihoods
 from vlm_jax.evals.lmms.requests import Document, answers, cut, decoding, prompt_of
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.models.llava import forward, logits

@@ -12,7 +12,8 @@ from PIL import Image
 from vlm_jax.cli import main
 from vlm_jax.data.tables import is_missing, iter_table
 from vlm_jax.errors import InputError
-from vlm_jax.evals import mmbench, mmbench_files
+from vlm_jax.evals.mmbench import files as mmbench_files
+from vlm_jax.evals.mmbench import scorer as mmbench
 from vlm_jax.files import write_json_lines
 
 COLUMNS = "index question hint A B C D answer category image source l2-category comment split".split()
@@ -358,10 +359,10 @@ def test_a_checkpoint_is_asked_as_llava_was(tmp_path, table, asked):
     asked.reply = lambda ask: "A"
     out = tmp_path / "out.json"
     main(["eval", "mmbench", f"--questions={table}", "--checkpoint=tiny", f"--output={out}"])
-    first, folder = asked.asks[0], tmp_path / "out.images"
+    first, folder = asked.to_ask[0], tmp_path / "out.images"
     assert (first.id, first.text, first.image) == ("1", "Which?\nA. cat\nB. dog", folder / "1.jpg")
-    assert asked.asks[3].text == "Which?\nA. dog\nB. cat"
-    assert {ask.image for ask in asked.asks} == set(folder.iterdir())
+    assert asked.to_ask[3].text == "Which?\nA. dog\nB. cat"
+    assert {ask.image for ask in asked.to_ask} == set(folder.iterdir())
     assert Image.open(first.image).size == (32, 24)
     assert asked.options.suffix == "letter"
     made = json.loads(out.read_text())["made"]

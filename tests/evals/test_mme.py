@@ -8,8 +8,8 @@ import pytest
 from vlm_jax.cli import main
 from vlm_jax.commands.eval import mme as command
 from vlm_jax.errors import InputError
-from vlm_jax.evals import mme
-from vlm_jax.evals.mme_files import Question, bare, image_file, read_answers, read_questions
+from vlm_jax.evals.mme import scorer as mme
+from vlm_jax.evals.mme.files import Question, bare, image_file, read_answers, read_questions
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_folders_and_files_that_are_none(tmp_path, capsys):
 
 def test_what_a_checkpoint_is_asked(release, monkeypatch, tmp_path):
     found = []
-    monkeypatch.setattr(command, "conclude", lambda name, mode, options, score, asks: found.extend(asks(release)))
+    monkeypatch.setattr(command, "conclude", lambda name, mode, options, score, to_ask: found.extend(to_ask(release)))
     command.run(command.Options(questions=release, output=tmp_path / "out.json"))
     assert [one.id for one in found] == [one.id for one in read_questions(release)]
     assert found[0].text == "Is it code?"

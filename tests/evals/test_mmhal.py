@@ -14,8 +14,8 @@ from shared_data import golden, shared_file
 
 from vlm_jax.cli import main
 from vlm_jax.errors import InputError
-from vlm_jax.evals import mmhal
-from vlm_jax.evals.mmhal_rubric import RUBRIC, fill, read_template
+from vlm_jax.evals.mmhal import scorer as mmhal
+from vlm_jax.evals.mmhal.rubric import RUBRIC, fill, read_template
 from vlm_jax.scenes.files import write_world
 
 

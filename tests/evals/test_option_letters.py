@@ -3,7 +3,7 @@
 import pytest
 from shared_data import golden
 
-from vlm_jax.evals.option_letters import find, lmms_eval, robust, vlmevalkit
+from vlm_jax.evals.reading.option_letters import find, lmms_eval, robust, vlmevalkit
 
 PETS = {"A": "teddy bear", "B": "rabbit", "C": "cat", "D": "dog"}
 

@@ -9,8 +9,8 @@ from shared_data import golden, shared_file
 
 from vlm_jax.cli import main
 from vlm_jax.errors import InputError
-from vlm_jax.evals import pope
-from vlm_jax.evals.pope_questions import build, read_annotations, sample_images
+from vlm_jax.evals.pope import scorer as pope
+from vlm_jax.evals.pope.questions import build, read_annotations, sample_images
 
 QUESTIONS = [
     {"question_id": 1, "image": "a.jpg", "text": "Is there a dog in the image?", "label": "yes"},

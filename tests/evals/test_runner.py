@@ -10,8 +10,8 @@ from PIL import Image
 from vlm_jax.checkpoints.hf_llava import save_llava
 from vlm_jax.checkpoints.opening import TINY, open_model, open_policy
 from vlm_jax.cli import main
-from vlm_jax.evals import runner
-from vlm_jax.evals.asks import Ask
+from vlm_jax.evals.answering import runner
+from vlm_jax.evals.answering.questions import ImageQuestion
 from vlm_jax.generate.answers import answer_batches
 from vlm_jax.generate.sampling import Sampling
 
@@ -24,39 +24,39 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def asks(tmp_path_factory):
+def to_ask(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
     found = []
     for number in range(7):
         Image.new("RGB", (48 + number, 48), (30 * number, 90, 200 - 20 * number)).save(folder / f"{number}.png")
         text = "is there a dog?" if number % 2 else "Describe the picture. " * 20
-        found.append(Ask(str(number), text, None if number == 5 else folder / f"{number}.png"))
+        found.append(ImageQuestion(str(number), text, None if number == 5 else folder / f"{number}.png"))
     return found
 
 
-def answer(path, model, asks, sampling=GREEDY, **options):
-    runner.answer_file(path, model, open_policy(model, None), asks, sampling, batch_size=2, **options)
+def answer(path, model, to_ask, sampling=GREEDY, **options):
+    runner.answer_file(path, model, open_policy(model, None), to_ask, sampling, batch_size=2, **options)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_answers_stand_in_the_questions_order(model, asks, tmp_path):
-    rows = answer(tmp_path / "answers.jsonl", model, asks, suffix="short", model_id="tiny")
+def test_answers_stand_in_the_questions_order(model, to_ask, tmp_path):
+    rows = answer(tmp_path / "answers.jsonl", model, to_ask, suffix="short", model_id="tiny")
     assert [row["question_id"] for row in rows] == list(range(7))
     assert all(row["prompt"].endswith("\nAnswer the question using a single word or phrase.") for row in rows)
     assert {row["model_id"] for row in rows} == {"tiny"}
     assert len({row["answer_id"] for row in rows}) == 7
     assert not list(tmp_path.glob("*.partial"))
     # Each as if it were asked alone: rows that fill a batch up and neighbours change nothing.
-    alone = [answer(tmp_path / f"{ask.id}.jsonl", model, [ask], suffix="short", model_id="tiny")[0] for ask in asks]
+    alone = [answer(tmp_path / f"{ask.id}.jsonl", model, [ask], suffix="short", model_id="tiny")[0] for ask in to_ask]
     assert rows == alone
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("cut", [0, 1, 2])
-def test_a_stopped_run_goes_on(temperature, cut, model, asks, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on(temperature, cut, model, to_ask, tmp_path, monkeypatch):
     """Killed after three of four batches, with the last line cut off: no answer is lost, doubled or drawn anew."""
     sampling = Sampling(max_new_tokens=4, temperature=temperature)
-    whole = answer(tmp_path / "whole.jsonl", model, asks, sampling, seed=3)
+    whole = answer(tmp_path / "whole.jsonl", model, to_ask, sampling, seed=3)
 
     def killed(*arguments):
         for number, answers in enumerate(answer_batches(*arguments)):
@@ -68,7 +68,7 @@ def test_a_stopped_run_goes_on(temperature, cut, model, asks, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(runner, "answer_batches", killed)
         with pytest.raises(KeyboardInterrupt):
-            answer(path, model, asks, sampling, seed=3)
+            answer(path, model, to_ask, sampling, seed=3)
     partial = tmp_path / "answers.jsonl.partial"
     written = partial.read_bytes()
     assert written.count(b"\n") == 5
@@ -82,11 +82,11 @@ def test_a_stopped_run_goes_on(temperature, cut, model, asks, tmp_path, monkeypa
             yield answers
 
     monkeypatch.setattr(runner, "answer_batches", counted)
-    assert answer(path, model, asks, sampling, seed=3) == whole
+    assert answer(path, model, to_ask, sampling, seed=3) == whole
     assert len(batches) == (1 if cut == 0 else 2)
 
 
-def test_a_checkpoint_answers_through_the_command(asks, tmp_path, capsys):
+def test_a_checkpoint_answers_through_the_command(to_ask, tmp_path, capsys):
     questions = [
         {"question_id": i, "image": f"{i}.png", "text": "is there a dog?", "label": "yes" if i % 2 else "no"}
         for i in range(4)
@@ -100,7 +100,7 @@ def test_a_checkpoint_answers_through_the_command(asks, tmp_path, capsys):
         "--checkpoint",
         "tiny",
         "--images",
-        asks[0].image.parent,
+        to_ask[0].image.parent,
     ]
     command += ["--output", tmp_path / "out.json", "--template", "llava_v1", "--batch-size", 2]
     main(list(map(str, command)))
@@ -129,11 +129,11 @@ def test_a_checkpoint_answers_through_the_command(asks, tmp_path, capsys):
     assert "aspect 'own' instead of 'square'" in capsys.readouterr().err
 
 
-def test_two_equal_commands_at_one_time(asks, tmp_path, monkeypatch, capsys):
+def test_two_equal_commands_at_one_time(to_ask, tmp_path, monkeypatch, capsys):
     """The second one says so and leaves what the first one is writing."""
     (tmp_path / "q.jsonl").write_text('{"question_id": 1, "image": "1.png", "text": "a dog?", "label": "no"}')
     command = ["eval", "pope", "--questions", tmp_path / "q.jsonl", "--checkpoint", "tiny"]
-    command = [*map(str, [*command, "--images", asks[0].image.parent, "--output", tmp_path / "out.json"])]
+    command = [*map(str, [*command, "--images", to_ask[0].image.parent, "--output", tmp_path / "out.json"])]
 
     def answering(target, *_, **__):
         with pytest.raises(SystemExit):
@@ -147,7 +147,7 @@ def test_two_equal_commands_at_one_time(asks, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("option", "seen"), [("own", "square"), ("pad", "pad")])
-def test_a_checkpoint_sees_images_as_it_was_trained(option, seen, model, asks, tmp_path, monkeypatch):
+def test_a_checkpoint_sees_images_as_it_was_trained(option, seen, model, to_ask, tmp_path, monkeypatch):
     save_llava(tmp_path / "square", dataclasses.replace(model.config, aspect="square"), model.base, TINY)
     (tmp_path / "q.jsonl").write_text('{"question_id": 1, "image": "1.png", "text": "a dog?", "label": "no"}')
     aspects = []
@@ -155,7 +155,7 @@ def test_a_checkpoint_sees_images_as_it_was_trained(option, seen, model, asks, t
         runner, "answer_file", lambda target, model, *_, **__: aspects.append(model.config.aspect) or target.touch()
     )
     command = ["eval", "pope", "--questions", tmp_path / "q.jsonl", "--checkpoint", tmp_path / "square"]
-    command += ["--images", asks[0].image.parent, "--output", tmp_path / "out.json", "--aspect", option]
+    command += ["--images", to_ask[0].image.parent, "--output", tmp_path / "out.json", "--aspect", option]
     with pytest.raises(SystemExit):  # There are no answers to score.
         main(list(map(str, command)))
     assert aspects == [seen]
@@ -212,9 +212,9 @@ def test_nothing_that_is_read_is_written_over(options, complaint, tmp_path, caps
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
 
 
-def test_answers_belong_to_their_images(asks, tmp_path, capsys):
+def test_answers_belong_to_their_images(to_ask, tmp_path, capsys):
     """Also where an image has changed under its name."""
-    shutil.copytree(asks[0].image.parent, tmp_path / "images")
+    shutil.copytree(to_ask[0].image.parent, tmp_path / "images")
     (tmp_path / "q.jsonl").write_text('{"question_id": 1, "image": "1.png", "text": "a dog?", "label": "no"}')
     command = ["eval", "pope", "--questions", tmp_path / "q.jsonl", "--checkpoint", "tiny", "--max-new-tokens", "2"]
     command = [*map(str, [*command, "--images", tmp_path / "images", "--output", tmp_path / "out.json"])]
@@ -229,12 +229,12 @@ def test_answers_belong_to_their_images(asks, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("wrong", [["--temperature", "nan"], ["--images", "empty"]])
-def test_what_never_answered_is_not_in_the_way(wrong, asks, tmp_path, monkeypatch, capsys):
+def test_what_never_answered_is_not_in_the_way(wrong, to_ask, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "q.jsonl").write_text('{"question_id": 1, "image": "1.png", "text": "a dog?", "label": "no"}')
     command = ["eval", "pope", "--questions", "q.jsonl", "--checkpoint", "tiny", "--output", "out.json"]
-    command += ["--images", str(asks[0].image.parent), "--max-new-tokens", "2"]
+    command += ["--images", str(to_ask[0].image.parent), "--max-new-tokens", "2"]
     with pytest.raises(SystemExit):
         main([*command, *wrong])
     main(command)

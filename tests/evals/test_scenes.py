@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vlm_jax.checkpoints.opening import Model
-from vlm_jax.evals import scenes as evaluation
+from vlm_jax.evals.scenes import scorer as evaluation
 from vlm_jax.scenes.files import write_world
 from vlm_jax.scenes.language import INSTRUCTIONS, article, join
 from vlm_jax.scenes.world import absent_kinds, present_kinds

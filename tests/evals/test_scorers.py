@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from vlm_jax.evals import chair, mmhal
-from vlm_jax.evals.bootstrap import interval, safe_ratio
+from vlm_jax.evals.chair import scorer as chair
+from vlm_jax.evals.mmhal import scorer as mmhal
+from vlm_jax.evals.statistics.bootstrap import interval, safe_ratio
 
 
 def test_chair_by_hand():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from vlm_jax.errors import InputError
-from vlm_jax.evals.bootstrap import interval, safe_ratio, swap_p_value
-from vlm_jax.evals.tally import Tally, compare, unit_counts
+from vlm_jax.evals.statistics.bootstrap import interval, safe_ratio, swap_p_value
+from vlm_jax.evals.statistics.tally import Tally, compare, unit_counts
 
 
 def share(sums):

@@ -8,8 +8,8 @@ from shared_data import golden
 from vlm_jax.cli import main
 from vlm_jax.data.rows import iter_listed
 from vlm_jax.errors import InputError
-from vlm_jax.evals import vqa
-from vlm_jax.evals.vqa_answers import evalai, normalise
+from vlm_jax.evals.vqa import scorer as vqa
+from vlm_jax.evals.vqa.answers import evalai, normalise
 
 
 def question(answers, identity="1", image="1", answer_type="other", question_type="what is"):
@@ -233,7 +233,7 @@ def test_a_checkpoint_is_asked_as_llava_was(files, tmp_path, asked):
     asked.reply = lambda ask: "yes"
     command = ["eval", "vqa", f"--questions={questions}", f"--annotations={annotations}", "--checkpoint=tiny"]
     main([*command, f"--images={tmp_path}", f"--output={tmp_path / 'out.json'}"])
-    assert [(ask.id, ask.text) for ask in asked.asks] == [("6", "Up?"), ("5", "Up?")]
-    assert asked.asks[0].image == tmp_path / "COCO_val2014_000000000001.jpg"
+    assert [(ask.id, ask.text) for ask in asked.to_ask] == [("6", "Up?"), ("5", "Up?")]
+    assert asked.to_ask[0].image == tmp_path / "COCO_val2014_000000000001.jpg"
     assert asked.options.suffix == "short"
     assert json.loads((tmp_path / "out.json").read_text())["metrics"]["accuracy"] == 100

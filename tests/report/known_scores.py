@@ -1,6 +1,7 @@
 """Small evaluations with known figures."""
 
-from vlm_jax.evals import chair, mmhal
+from vlm_jax.evals.chair import scorer as chair
+from vlm_jax.evals.mmhal import scorer as mmhal
 from vlm_jax.scenes.world import Scene, Thing
 
 # A faint red ball and two boxes; the ball's usual companion, the kite, is absent.

@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 
 from vlm_jax.evals.result import result_of
-from vlm_jax.evals.tally import Scored, Tally
+from vlm_jax.evals.statistics.tally import Scored, Tally
 from vlm_jax.report.benchmark import print_result
 
 

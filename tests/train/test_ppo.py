@@ -13,7 +13,6 @@ from vlm_jax.generate.sampling import Sampling
 from vlm_jax.models.llava import forward
 from vlm_jax.parallel.compile import jit_step, place
 from vlm_jax.parallel.mesh import make_mesh
-from vlm_jax.rewards.terms import RewardTerms
 from vlm_jax.train.optim import Optim, start
 from vlm_jax.train.ppo import (
     PpoSettings,
@@ -26,6 +25,7 @@ from vlm_jax.train.ppo import (
     token_rewards,
 )
 from vlm_jax.train.reward import reward_scores
+from vlm_jax.train.reward_terms import RewardTerms
 
 ROWS, LIMIT, PROMPT = 8, 6, 10
 LENGTHS = (10, 6, 8, 9, 7, 10, 6, 9)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vlm_jax import records
 from vlm_jax.checkpoints.native import (
     REPORT_FILE,
     WEIGHTS_FILE,
@@ -23,12 +24,11 @@ from vlm_jax.checkpoints.native import (
     leaves_of,
     write_info,
 )
-from vlm_jax.checkpoints.provenance import claim, files_sha256
 from vlm_jax.checkpoints.sources import Source
 from vlm_jax.checkpoints.tensor_files import not_finite
 from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer, tokenizer_files
 from vlm_jax.errors import InputError
-from vlm_jax.files import locked, read_json_lines, refuse_existing, write_json, write_json_lines
+from vlm_jax.files import files_sha256, locked, read_json_lines, refuse_existing, write_json, write_json_lines
 from vlm_jax.models.quantize import Scheme, dense, quantize
 
 # A conversion that goes on: .TARGET.converting/ holds these beside the folder that becomes TARGET.
@@ -81,7 +81,7 @@ def convert(
         if fresh:
             # Nothing says what else may lie there.
             shutil.rmtree(folder, ignore_errors=True)
-        claim(partial / _CLAIM, {"settings": settings, "config": dataclasses.asdict(source.config)})
+        records.claim(partial / _CLAIM, {"settings": settings, "config": dataclasses.asdict(source.config)})
         try:
             folder.mkdir(exist_ok=True)
             if tokenizer is not None:

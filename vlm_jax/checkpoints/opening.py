@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from vlm_jax.arrays import Params
-    from vlm_jax.checkpoints.provenance import BaseSource
+    from vlm_jax.checkpoints.hashes import BaseSource
     from vlm_jax.config import LlavaConfig
     from vlm_jax.data.conversation import Template, Tokenizer
 
@@ -49,7 +49,7 @@ def checkpoint_folder(checkpoint: str) -> Path:
 
 def source_of(checkpoint: str) -> "BaseSource":
     """Where the frozen weights that a ``--checkpoint`` option names come from, and their hash."""
-    from vlm_jax.checkpoints.provenance import BaseSource, weights_sha256
+    from vlm_jax.checkpoints.hashes import BaseSource, weights_sha256
 
     return BaseSource(str(checkpoint), weights_sha256(checkpoint_folder(checkpoint)))
 

@@ -38,21 +38,20 @@ class Options:
 def run(options: Options) -> None:
     import numpy as np
 
-    from vlm_jax.checkpoints.opening import open_model, open_policy, source_of
-    from vlm_jax.checkpoints.provenance import claim, finished, identity
+    from vlm_jax.checkpoints.opening import open_model, open_policy
     from vlm_jax.errors import require_positive
-    from vlm_jax.evals.scenes import ask
+    from vlm_jax.evals.scenes.scorer import ask
     from vlm_jax.files import write_json
     from vlm_jax.generate.sampling import Sampling
+    from vlm_jax.runs.begin import begin
     from vlm_jax.scenes.files import preference_row, prompt_question, read_scenes
     from vlm_jax.scenes.preferences import annotate
 
     require_positive(options, "batch_size")
     sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     target = options.world / "preferences.json"
-    record = target.with_suffix(".run.json")
-    made, source = identity(options), source_of(options.checkpoint)
-    if finished(target, record, made, source):
+    begun = begin(options, target, target.with_suffix(".run.json"), options.checkpoint)
+    if begun.finished():
         return
     scenes = {name: here for name, here in read_scenes(options.world).items() if here.split == "preference"}
     model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
@@ -66,7 +65,6 @@ def run(options: Options) -> None:
         if first != second and first and second:
             preference, hallucination = annotate(question, first, second, scenes[name], rng, scenes[name].dials)
             rows.append(preference_row(name, question, first, second, preference, hallucination))
-    record.unlink(missing_ok=True)
-    claim(record, made, source)
+    begun.claim_anew()
     write_json(target, rows)
     print(f"{target}: {len(rows)} pairs; {len(asked) - len(rows)} pairs with equal or empty answers left out")

@@ -46,7 +46,7 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.sources import open_source
     from vlm_jax.errors import InputError
-    from vlm_jax.train.log import Meter
+    from vlm_jax.runs.progress import Meter
 
     if (options.source / CONFIG_FILE).exists():
         wanted = "the checkpoint that it was made from, or what vlm-jax export makes of it"

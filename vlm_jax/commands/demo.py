@@ -68,18 +68,17 @@ _MICROBATCHES = 8
 
 
 def run(options: Options) -> None:
-    from vlm_jax.checkpoints.opening import source_of
-    from vlm_jax.checkpoints.provenance import claim, finished, identity
     from vlm_jax.files import read_json, write_json
     from vlm_jax.report.tables import print_scores
+    from vlm_jax.runs.begin import begin
 
     _check_sizes(options)
-    record, made, source = options.out / "run.json", identity(options), source_of("tiny")
     path, clock = options.out / "results.json", options.out / "seconds.json"
-    if finished(path, record, made, source):
+    begun = begin(options, path, options.out / "run.json", "tiny")
+    if begun.finished():
         results, scores = read_json(path), align(options)
     else:
-        claim(record, made, source)
+        begun.claim()
         before, began = read_json(clock)["wall_s"] if clock.exists() else 0.0, time.monotonic()
         try:
             scores = align(options)
@@ -267,7 +266,7 @@ def _reward_accuracy(options: Options, name: str) -> float:
 
     from vlm_jax.checkpoints.opening import open_model, open_role
     from vlm_jax.data.sources import read_preferences
-    from vlm_jax.evals.likelihood import preference_accuracy
+    from vlm_jax.evals.answering.likelihood import preference_accuracy
 
     if MODELS[name] is not None:
         path = options.out / name / "reward" / "results.json"
@@ -280,8 +279,8 @@ def _reward_accuracy(options: Options, name: str) -> float:
 
 def summarise(options: Options, scores: dict[str, dict], seconds: float) -> dict:
     """What results.json holds."""
-    from vlm_jax.checkpoints.provenance import identity
     from vlm_jax.report.tables import summary
+    from vlm_jax.runs.begin import identity
     from vlm_jax.versions import versions
 
     return {
@@ -295,7 +294,7 @@ def summarise(options: Options, scores: dict[str, dict], seconds: float) -> dict
 
 def sampled_hallucination(options: Options, name: str) -> list[dict]:
     """CHAIR_i and recall of the descriptions that each PPO rollout sampled, by step."""
-    from vlm_jax.evals import chair
+    from vlm_jax.evals.chair import scorer as chair
     from vlm_jax.files import read_json_lines
     from vlm_jax.scenes.files import prompt_question, read_scenes
     from vlm_jax.scenes.truth import mentioned_kinds
@@ -316,7 +315,7 @@ def write_report(options: Options, results: dict, scores: dict[str, dict]) -> Pa
     """The page; returns its path."""
     from vlm_jax.report.gallery import pictures
     from vlm_jax.report.page import write_page
-    from vlm_jax.train.log import read_metrics
+    from vlm_jax.runs.log import read_metrics
 
     shown = {"sft": "the starting model", "rlhf": "RLHF", "fact_rlhf": "Fact-RLHF"}
     aligned = [name for name, facts in MODELS.items() if facts is not None]

@@ -85,9 +85,9 @@ class Options:
 def settings(options: Options):
     """The options as the steps take them."""
     from vlm_jax.generate.sampling import Sampling
-    from vlm_jax.rewards.terms import RewardTerms
     from vlm_jax.train.optim import Optim
     from vlm_jax.train.ppo import PpoSettings
+    from vlm_jax.train.reward_terms import RewardTerms
 
     updates = options.epochs * options.minibatches
     return PpoSettings(
@@ -113,8 +113,7 @@ def run(options: Options) -> None:
     import numpy as np
 
     from vlm_jax.checkpoints.adapters import save_adapter
-    from vlm_jax.checkpoints.opening import open_model, open_role, source_of
-    from vlm_jax.checkpoints.provenance import finished, identity
+    from vlm_jax.checkpoints.opening import open_model, open_role
     from vlm_jax.commands.reward import check_view, evaluation_turn
     from vlm_jax.data.pipelines import prompt_batches
     from vlm_jax.data.sources import read_captions, read_prompts
@@ -123,17 +122,18 @@ def run(options: Options) -> None:
     from vlm_jax.models.adapters import init_value_head
     from vlm_jax.parallel.compile import jit_step, place, place_batch
     from vlm_jax.randomness import key_for
-    from vlm_jax.rewards.terms import correctness
-    from vlm_jax.train.loop import Run, train
+    from vlm_jax.runs.begin import begin
+    from vlm_jax.runs.loop import Pace, train
     from vlm_jax.train.optim import start
     from vlm_jax.train.ppo import ppo_update, rollout
+    from vlm_jax.train.reward_terms import correctness
 
     result = options.out / "adapter"
     require_positive(options, "steps", "batch_size", "epochs", "minibatches", "microbatches", "save_every")
     require_positive(options.view, "resolution")
     ppo = settings(options)
-    made, source = identity(options), source_of(options.checkpoint)
-    if finished(result, options.out / "run.json", made, source):
+    begun = begin(options, result, options.out / "run.json", options.checkpoint)
+    if begun.finished():
         return
     require_parts(options.batch_size, options.minibatches * options.microbatches, "parts (minibatches x microbatches)")
     check_view(options.view, options.reward)
@@ -185,22 +185,7 @@ def run(options: Options) -> None:
         options.seed,
         reward_resolution=options.view.resolution,
     )
-    with jax.set_mesh(model.mesh):
-        state = train(
-            Run(
-                "ppo",
-                options.out,
-                options.steps,
-                options.save_every,
-                log_every=1,
-                shown=("reward", "kl", "length"),
-            ),
-            model.mesh,
-            state,
-            step,
-            batches,
-            made,
-            source,
-        )
+    pace = Pace("ppo", options.steps, options.save_every, log_every=1, shown=("reward", "kl", "length"))
+    state = train(begun, pace, model.mesh, state, step, batches)
     save_adapter(result, model.config, state.params["policy"])
     print(result)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vlm_jax.checkpoints.opening import Model
+    from vlm_jax.data.evaluation_turn import RewardPrompt
     from vlm_jax.data.sources import Preference
-    from vlm_jax.rewards.prompts import RewardPrompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,7 @@ def check_view(view: RewardView, adapter: Path) -> None:
 
 def evaluation_turn(name: str) -> "RewardPrompt":
     """The evaluation turn that an option names."""
-    from vlm_jax.rewards.prompts import SHORT, STANDARD, load_reward_prompt
+    from vlm_jax.data.evaluation_turn import SHORT, STANDARD, load_reward_prompt
 
     built_in = {"short": SHORT, "standard": STANDARD}
     return built_in[name] if name in built_in else load_reward_prompt(name)
@@ -187,22 +187,22 @@ def run(options: Options) -> None:
     import jax
 
     from vlm_jax.checkpoints.adapters import save_adapter
-    from vlm_jax.checkpoints.opening import open_model, source_of
-    from vlm_jax.checkpoints.provenance import finished, identity
+    from vlm_jax.checkpoints.opening import open_model
     from vlm_jax.errors import InputError, require_parts, require_positive
     from vlm_jax.files import write_json
     from vlm_jax.models.adapters import init_lora
     from vlm_jax.parallel.compile import jit_step, place
     from vlm_jax.randomness import key_for
-    from vlm_jax.train.loop import Run, train
+    from vlm_jax.runs.begin import begin
+    from vlm_jax.runs.loop import Pace, train
     from vlm_jax.train.optim import Optim, start
     from vlm_jax.train.reward import RewardSettings, reward_step
 
     result = options.out / "adapter"
     require_positive(options, "epochs", "batch_size", "microbatches", "max_length", "save_every")
     require_positive(options.view, "resolution")
-    made, source = identity(options), source_of(options.checkpoint)
-    if finished(result, options.out / "run.json", made, source):
+    begun = begin(options, result, options.out / "run.json", options.checkpoint)
+    if begun.finished():
         return
     require_parts(options.batch_size, options.microbatches, "microbatches")
     records = read_pairs(options)
@@ -222,16 +222,10 @@ def run(options: Options) -> None:
     step = jit_step(
         reward_step, model.mesh, model.config, RewardSettings(optim, microbatches=options.microbatches), state=state
     )
+    pace = Pace("reward", steps, options.save_every, log_every=5, shown=("loss", "accuracy"))
+    batches = _batches(options, model, records[:pairs])
+    state = train(begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches)
     with jax.set_mesh(model.mesh):
-        state = train(
-            Run("reward", options.out, steps, options.save_every, log_every=5, shown=("loss", "accuracy")),
-            model.mesh,
-            state,
-            lambda state, batch: step(model.base, state, batch),
-            _batches(options, model, records[:pairs]),
-            made,
-            source,
-        )
         accuracy = pair_accuracy(options, model, state.params, records[pairs:])
     write_json(options.out / "results.json", {"held_out_accuracy": accuracy, "held_out_pairs": options.held_out})
     save_adapter(result, model.config, state.params, notes={VIEW_FILE: described(options.view)})

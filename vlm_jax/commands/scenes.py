@@ -37,17 +37,17 @@ class Options:
 
 
 def run(options: Options) -> None:
-    from vlm_jax.checkpoints.provenance import claim, finished, identity
-    from vlm_jax.files import new_folder
+    from vlm_jax.files import new_folder, write_json
+    from vlm_jax.runs.begin import begin
+    from vlm_jax.runs.progress import Meter
     from vlm_jax.scenes.files import write_world
     from vlm_jax.scenes.world import SPLITS
-    from vlm_jax.train.log import Meter
 
-    made = identity(options)
-    if finished(options.out, options.out / "world.json", made):
+    begun = begin(options, options.out, options.out / "world.json")
+    if begun.finished():
         return
     sizes = {split: getattr(options, split) for split in SPLITS}
     with new_folder(options.out) as partial, Meter("scenes", sum(sizes.values())) as meter:
         write_world(partial, sizes, options.dials, options.seed, lambda done, _: meter.update(done))
-        claim(partial / "world.json", made)
+        write_json(partial / "world.json", begun.made)
     print(options.out)

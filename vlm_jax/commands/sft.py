@@ -57,8 +57,7 @@ def run(options: Options) -> None:
 
     from vlm_jax.checkpoints.adapters import save_adapter
     from vlm_jax.checkpoints.hf_llava import save_llava
-    from vlm_jax.checkpoints.opening import checkpoint_folder, open_model, source_of
-    from vlm_jax.checkpoints.provenance import finished, identity
+    from vlm_jax.checkpoints.opening import checkpoint_folder, open_model
     from vlm_jax.data.pipelines import instruction_batches
     from vlm_jax.data.sources import read_instructions
     from vlm_jax.errors import InputError, require_parts, require_positive
@@ -66,14 +65,15 @@ def run(options: Options) -> None:
     from vlm_jax.models.quantize import has_quantized
     from vlm_jax.parallel.compile import jit_step, place
     from vlm_jax.randomness import key_for
-    from vlm_jax.train.loop import Run, train
+    from vlm_jax.runs.begin import begin
+    from vlm_jax.runs.loop import Pace, train
     from vlm_jax.train.optim import Optim, start
     from vlm_jax.train.sft import SftSettings, overlay, sft_step
 
     result = options.out / ("adapter" if options.trainable == "lora" else "checkpoint")
     require_positive(options, "epochs", "batch_size", "microbatches", "max_length", "save_every")
-    made, source = identity(options), source_of(options.checkpoint)
-    if finished(result, options.out / "run.json", made, source):
+    begun = begin(options, result, options.out / "run.json", options.checkpoint)
+    if begun.finished():
         return
     require_parts(options.batch_size, options.microbatches, "microbatches")
     records = read_instructions(options.data, options.images)
@@ -95,16 +95,8 @@ def run(options: Options) -> None:
         records, model.tokenizer, config, model.template, options.batch_size, options.max_length, options.seed
     )
     step = jit_step(sft_step, model.mesh, config, settings, state=state)
-    with jax.set_mesh(model.mesh):
-        state = train(
-            Run("sft", options.out, steps, options.save_every),
-            model.mesh,
-            state,
-            lambda state, batch: step(model.base, state, batch),
-            batches,
-            made,
-            source,
-        )
+    pace = Pace("sft", steps, options.save_every)
+    state = train(begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches)
     if options.trainable == "lora":
         save_adapter(result, config, state.params)
     else:

@@ -12,10 +12,10 @@ from jaxtyping import UInt8
 from vlm_jax.arrays import Batch
 from vlm_jax.config import LlavaConfig
 from vlm_jax.data.conversation import Encoded, Template, Tokenizer, encode_texts
+from vlm_jax.data.evaluation_turn import RewardPrompt, render
 from vlm_jax.data.images import load_image, placeholder, prepare
 from vlm_jax.data.sources import Record
 from vlm_jax.errors import InputError
-from vlm_jax.rewards.prompts import RewardPrompt, render
 
 Side = Literal["left", "right"]
 View = Callable[[Record], UInt8[np.ndarray, "h w 3"]]

@@ -41,9 +41,9 @@ from vlm_jax.data.conversation import (
     encode_conversation,
     encode_prompt,
 )
+from vlm_jax.data.evaluation_turn import RewardPrompt
 from vlm_jax.data.sources import Instruction, Preference, Prompt
 from vlm_jax.errors import InputError
-from vlm_jax.rewards.prompts import RewardPrompt
 
 Sample = tuple[Encoded, UInt8[np.ndarray, "h w 3"]]
 

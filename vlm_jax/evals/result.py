@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from vlm_jax.evals.tally import Scored, compare
+from vlm_jax.evals.statistics.tally import Scored, compare
 from vlm_jax.files import write_json, write_lines
 from vlm_jax.versions import versions
 

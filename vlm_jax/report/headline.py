@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vlm_jax.evals import chair
+from vlm_jax.evals.chair import scorer as chair
 
 # Changes that would be written as 0 are called none.
 _EQUAL_SHARE = 0.005

@@ -23,11 +23,11 @@ from vlm_jax.config import LlavaConfig
 from vlm_jax.generate.decode import generate
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.models.llava import forward, scores
-from vlm_jax.rewards.terms import RewardTerms, total_reward
 from vlm_jax.train.advantages import KlEstimator, generalised_advantages, kl_estimate, whiten
 from vlm_jax.train.losses import clipped_policy_loss, clipped_value_loss, masked_mean, token_log_probs
 from vlm_jax.train.optim import Optim, TrainState, apply_gradients, join_rows, split_rows, summed
 from vlm_jax.train.reward import reward_scores
+from vlm_jax.train.reward_terms import RewardTerms, total_reward
 
 
 @flax.struct.dataclass
@@ -278,7 +278,7 @@ def ppo_update(
     """All epochs and minibatches over one rollout, in one compiled loop.
 
     Args:
-        correct: What ``rewards.terms.correctness`` found in each answer's text.
+        correct: What ``train.reward_terms.correctness`` found in each answer's text.
         key: Decides the minibatches.
 
     Returns:

@@ -20,8 +20,8 @@ from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.commands.eval.scoring import Scoring, conclude
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.tally import Scored
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.statistics.tally import Scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,10 +51,10 @@ class Options(Scoring):
 
 def run(options: Options) -> None:
     from vlm_jax.errors import InputError
-    from vlm_jax.evals import amber
-    from vlm_jax.evals.amber_generative import read_lexicon
-    from vlm_jax.evals.answers import answers_to, read_answers
-    from vlm_jax.evals.runner import SUFFIXES, Ask
+    from vlm_jax.evals.amber import scorer as amber
+    from vlm_jax.evals.amber.generative import read_lexicon
+    from vlm_jax.evals.answering.answer_files import answers_to, read_answers
+    from vlm_jax.evals.answering.runner import SUFFIXES, ImageQuestion
 
     items = amber.read_annotations(options.annotations)
     queries = None if options.questions is None else amber.read_queries(options.questions)
@@ -79,17 +79,17 @@ def run(options: Options) -> None:
         rows = [row | questions.get(row["id"], {}) for row in scored.per_sample]
         return dataclasses.replace(scored, per_sample=rows)
 
-    def asks(images: Path | None) -> "Sequence[Ask]":
+    def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
         if queries is None:
             raise InputError("no --questions", "the query file that the checkpoint is to answer")
         asked = amber.answered(items, queries)
         suffixes = ["" if item.kind == amber.GENERATIVE else SUFFIXES[options.yes_no_suffix] for item in asked]
         return [
-            Ask(one.id, one.text + suffix, images and images / one.image)
+            ImageQuestion(one.id, one.text + suffix, images and images / one.image)
             for one, suffix in zip(amber.queries_of(asked, queries, options.questions), suffixes, strict=True)
         ]
 
-    conclude("AMBER", options.mode, options, score, asks)
+    conclude("AMBER", options.mode, options, score, to_ask)
 
 
 def _beside(options: Options, name: str) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from vlm_jax.checkpoints.opening import MeshOptions
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.answering.questions import ImageQuestion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,37 +44,36 @@ class Answering:
     mesh: MeshOptions = MeshOptions()
 
 
-def answer(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
+def answer(options: Answering, target: Path, to_ask: Sequence["ImageQuestion"]) -> None:
     """Let the checkpoint answer, or go on where it was stopped, or find that it has answered these very questions.
 
     Raises:
         InputError: Something else was answered into ``target``, another process is at it, or an image is missing.
     """
-    from vlm_jax.checkpoints.opening import source_of
-    from vlm_jax.checkpoints.provenance import claim, finished, identity
-    from vlm_jax.evals.runner import answered_already
+    from vlm_jax.evals.answering.runner import answered_already
     from vlm_jax.files import locked
+    from vlm_jax.runs.begin import begin
 
     target.parent.mkdir(parents=True, exist_ok=True)
     lock, record = target.with_name(f".{target.name}.lock"), target.with_suffix(".run.json")
     with locked(lock, target):
         try:
-            made = identity(options) | {"questions": questions_sha256(asks), "images": images_sha256(asks)}
-            source = source_of(options.checkpoint)
+            asked = {"questions": questions_sha256(to_ask), "images": images_sha256(to_ask)}
+            begun = begin(options, target, record, options.checkpoint, **asked)
             # A run that never answered is not in the way of one with other settings.
             if not answered_already(target):
                 record.unlink(missing_ok=True)
-            if not finished(target, record, made, source):
-                claim(record, made, source)
-                _answer_file(options, target, asks)
+            if not begun.finished():
+                begun.claim()
+                _answer_file(options, target, to_ask)
         finally:
             lock.unlink(missing_ok=True)
 
 
-def _answer_file(options: Answering, target: Path, asks: Sequence["Ask"]) -> None:
+def _answer_file(options: Answering, target: Path, to_ask: Sequence["ImageQuestion"]) -> None:
     from vlm_jax.checkpoints.opening import open_model, open_policy
     from vlm_jax.data.conversation import TEMPLATES
-    from vlm_jax.evals.runner import answer_file
+    from vlm_jax.evals.answering.runner import answer_file
     from vlm_jax.generate.sampling import Sampling
 
     model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
@@ -88,7 +87,7 @@ def _answer_file(options: Answering, target: Path, asks: Sequence["Ask"]) -> Non
         target,
         model,
         lora,
-        asks,
+        to_ask,
         sampling,
         batch_size=options.batch_size,
         suffix=options.suffix,
@@ -97,16 +96,16 @@ def _answer_file(options: Answering, target: Path, asks: Sequence["Ask"]) -> Non
     )
 
 
-def questions_sha256(asks: Sequence["Ask"]) -> str:
+def questions_sha256(to_ask: Sequence["ImageQuestion"]) -> str:
     """One hash over ids, texts and names of images."""
     import hashlib
     import json
 
-    rows = [[ask.id, ask.text, ask.image and ask.image.name] for ask in asks]
+    rows = [[ask.id, ask.text, ask.image and ask.image.name] for ask in to_ask]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def images_sha256(asks: Sequence["Ask"]) -> str:
+def images_sha256(to_ask: Sequence["ImageQuestion"]) -> str:
     """One hash over the contents of all images, in the order in which they are first asked about.
 
     Raises:
@@ -117,6 +116,6 @@ def images_sha256(asks: Sequence["Ask"]) -> str:
     from vlm_jax.files import file_sha256
 
     found = hashlib.sha256()
-    for image in dict.fromkeys(ask.image for ask in asks if ask.image is not None):
+    for image in dict.fromkeys(ask.image for ask in to_ask if ask.image is not None):
         found.update(file_sha256(image))
     return found.hexdigest()

@@ -18,8 +18,8 @@ from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.commands.eval.scoring import Scoring, answered, answers_of, conclude, image_file
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.tally import Scored
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.statistics.tally import Scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,25 +47,27 @@ class Options(Scoring):
 
 def run(options: Options) -> None:
     from vlm_jax.errors import InputError
-    from vlm_jax.evals import aokvqa
-    from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.aokvqa import scorer as aokvqa
 
     questions = aokvqa.read_questions(options.questions)
 
     def read(path: Path) -> aokvqa.Answers:
         return aokvqa.read_predictions(path, questions, options.task, options.mode, options.strict)
 
-    def asks(images: Path | None) -> "Sequence[Ask]":
+    def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
         files = [image_file(options.image_name, one.image) for one in questions]
         return [
-            Ask(one.id, one.prompt if options.task == "multiple_choice" else one.text, images and images / file)
+            ImageQuestion(
+                one.id, one.prompt if options.task == "multiple_choice" else one.text, images and images / file
+            )
             for one, file in zip(questions, files, strict=True)
         ]
 
     answering = options.answering
     if options.task == "direct_answer" and answering.checkpoint is not None and answering.suffix == "letter":
         options = dataclasses.replace(options, answering=dataclasses.replace(answering, suffix="short"))
-    answers = answers_of(options, asks)
+    answers = answers_of(options, to_ask)
     first = read(answers)
 
     def score(path: Path) -> "Scored":
@@ -75,4 +77,4 @@ def run(options: Options) -> None:
         return aokvqa.score(found.tasks, questions, found.texts)
 
     # Once answered, the answers are a file like any other.
-    conclude("A-OKVQA", first.mode, answered(options, answers), score, asks, options)
+    conclude("A-OKVQA", first.mode, answered(options, answers), score, to_ask, options)

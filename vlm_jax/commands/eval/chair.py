@@ -18,8 +18,8 @@ from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.commands.eval.scoring import Scoring, conclude, image_file
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.tally import Scored
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.statistics.tally import Scored
 
 PROMPT = "Please describe this image in detail."
 _OWN_NAMES = "objects named by a table of ours, not by CHAIR's synonyms.txt: near to published figures, not equal"
@@ -49,10 +49,10 @@ class Options(Scoring):
 
 def run(options: Options) -> None:
     from vlm_jax.errors import InputError
-    from vlm_jax.evals import chair
-    from vlm_jax.evals.answers import read_answers
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.coco_objects import NAMES_FILE, check_objects, read_names, read_objects
+    from vlm_jax.evals.answering.answer_files import read_answers
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.chair import scorer as chair
+    from vlm_jax.evals.chair.coco_objects import NAMES_FILE, check_objects, read_names, read_objects
 
     objects = read_objects(options.objects)
     names = read_names(options.synonyms or NAMES_FILE)
@@ -67,8 +67,8 @@ def run(options: Options) -> None:
         own = (_OWN_NAMES,) if options.synonyms is None else ()
         return dataclasses.replace(scored, remarks=(*own, *scored.remarks))
 
-    def asks(images: Path | None) -> "Sequence[Ask]":
+    def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
         files = {image: image_file(options.image_name, image) for image in objects}
-        return [Ask(image, options.prompt, images and images / files[image]) for image in objects]
+        return [ImageQuestion(image, options.prompt, images and images / files[image]) for image in objects]
 
-    conclude("CHAIR", options.mode, options, score, asks)
+    conclude("CHAIR", options.mode, options, score, to_ask)

@@ -31,10 +31,10 @@ class Options:
 
 
 def run(options: Options) -> None:
-    from vlm_jax.evals.coco_files import read_captions, read_instances
-    from vlm_jax.evals.coco_objects import NAMES_FILE, Reader, objects_of_images, read_names
+    from vlm_jax.evals.chair.coco_files import read_captions, read_instances
+    from vlm_jax.evals.chair.coco_objects import NAMES_FILE, Reader, objects_of_images, read_names
     from vlm_jax.files import refuse_existing, write_json
-    from vlm_jax.train.log import Meter
+    from vlm_jax.runs.progress import Meter
 
     refuse_existing(options.output)
     reader = Reader(read_names(options.synonyms or NAMES_FILE), options.mode)

@@ -20,8 +20,8 @@ from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.commands.eval.scoring import Scoring, conclude
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.tally import Scored
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.statistics.tally import Scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,10 +45,10 @@ class Options(Scoring):
 
 def run(options: Options) -> None:
     from vlm_jax.errors import InputError
-    from vlm_jax.evals import hallusionbench
-    from vlm_jax.evals.answers import answers_to
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.hallusionbench_files import read_judged, read_questions, values_for
+    from vlm_jax.evals.answering.answer_files import answers_to
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.hallusionbench import scorer as hallusionbench
+    from vlm_jax.evals.hallusionbench.files import read_judged, read_questions, values_for
 
     if options.answering.checkpoint is not None and options.mode == "official":
         raise InputError("--mode official for answers that nobody has judged", "--mode rule")
@@ -65,10 +65,10 @@ def run(options: Options) -> None:
         same = values_for(texts, judged.same, path, "second judgement (same)") if judged.same else None
         return hallusionbench.score(answers, questions, options.mode, verdicts, same)
 
-    def asks(images: Path | None) -> "Sequence[Ask]":
+    def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
         return [
-            Ask(one.id, one.text, None if images is None or one.image is None else images / one.image)
+            ImageQuestion(one.id, one.text, None if images is None or one.image is None else images / one.image)
             for one in questions
         ]
 
-    conclude("HallusionBench", options.mode, options, score, asks)
+    conclude("HallusionBench", options.mode, options, score, to_ask)

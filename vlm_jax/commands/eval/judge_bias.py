@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vlm_jax.evals.calm.biases import Bias, Objects
     from vlm_jax.evals.calm.reward_model import RewardComparer
     from vlm_jax.evals.calm.trial import Trial
-    from vlm_jax.evals.tally import Scored
+    from vlm_jax.evals.statistics.tally import Scored
 
 Name = Literal[
     "position",
@@ -135,7 +135,7 @@ def _check(options: Options) -> None:
 
 def _objects(options: Options) -> "Objects | None":
     from vlm_jax.commands.eval.scoring import image_file
-    from vlm_jax.evals.coco_objects import read_objects
+    from vlm_jax.evals.chair.coco_objects import read_objects
 
     if options.objects is None:
         return None
@@ -233,7 +233,7 @@ def _measured(
     options: Options, trials: "Sequence[Trial]", biases: "Mapping[str, Bias]", compare: Any, again: Any, cannot: list
 ) -> "Scored":
     from vlm_jax.evals.calm import measure
-    from vlm_jax.train.log import Meter
+    from vlm_jax.runs.progress import Meter
 
     ruled = measure.put(trials, biases, measure.longer, measure.longer, options.seed)
     with Meter("verdicts", (len(biases) + 2) * len(trials)) as meter:

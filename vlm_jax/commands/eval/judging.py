@@ -10,7 +10,7 @@ import tyro
 from vlm_jax.commands.eval.scoring import Scoring
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.answering.questions import ImageQuestion
     from vlm_jax.evals.judges.interface import Judge, Judgement, JudgeRequest
 
 Opener = Callable[[str], "Judge"]
@@ -147,7 +147,7 @@ def judge_all(
     judge: "Judge",
     options: Judged,
     requests: Sequence["JudgeRequest"],
-    asks: Callable[[Path | None], Sequence["Ask"]],
+    to_ask: Callable[[Path | None], Sequence["ImageQuestion"]],
     wording: Any,
 ) -> tuple[list[str], dict[str, Any]]:
     """The judge's texts, and what the result says of the judge; prints that too.
@@ -156,15 +156,15 @@ def judge_all(
         judge: From :func:`open_judge`.
         options: Of the command.
         requests: As the benchmark has them.
-        asks: The questions, with their images in a folder.
+        to_ask: The questions, with their images in a folder.
         wording: What the judge was told beside the questions' own texts; its hash goes into the result.
     """
     from vlm_jax.evals.judges.cache import sha256
     from vlm_jax.evals.judges.interface import priced, totals
-    from vlm_jax.train.log import Meter
+    from vlm_jax.runs.progress import Meter
 
     judging, done = options.judging, 0
-    asked = _as_wanted(options, requests, asks)
+    asked = _as_wanted(options, requests, to_ask)
     with Meter("judgements", len(asked)) as meter:
 
         def finished(place: int, judgement: "Judgement") -> None:
@@ -185,13 +185,15 @@ def judge_all(
 
 
 def _as_wanted(
-    options: Judged, requests: Sequence["JudgeRequest"], asks: Callable[[Path | None], Sequence["Ask"]]
+    options: Judged,
+    requests: Sequence["JudgeRequest"],
+    to_ask: Callable[[Path | None], Sequence["ImageQuestion"]],
 ) -> list["JudgeRequest"]:
     """The requests with what the options put in the place of the benchmark's own."""
     judging = options.judging
     wanted = {"temperature": judging.judge_temperature, "max_tokens": judging.judge_max_tokens}
     changes = {name: value for name, value in wanted.items() if value is not None}
-    images = {ask.id: ask.image for ask in asks(options.answering.images)} if judging.judge_image else {}
+    images = {ask.id: ask.image for ask in to_ask(options.answering.images)} if judging.judge_image else {}
     return [dataclasses.replace(one, image=images.get(one.id), **changes) for one in requests]
 
 

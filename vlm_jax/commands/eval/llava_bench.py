@@ -22,9 +22,9 @@ from vlm_jax.commands.eval.judging import Judged, judge_all, open_judge
 from vlm_jax.commands.eval.scoring import conclude, image_file
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.llava_bench import Context, Question
-    from vlm_jax.evals.tally import Scored
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.llava_bench.scorer import Context, Question
+    from vlm_jax.evals.statistics.tally import Scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,10 +51,10 @@ class Options(Judged):
 
 
 def run(options: Options) -> None:
-    from vlm_jax.evals import llava_bench
-    from vlm_jax.evals.answers import answers_to, read_answers
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.llava_bench_rules import SYSTEM, read_rules
+    from vlm_jax.evals.answering.answer_files import answers_to, read_answers
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.llava_bench import scorer as llava_bench
+    from vlm_jax.evals.llava_bench.rules import SYSTEM, read_rules
 
     questions = llava_bench.read_questions(options.questions)
     texts = {one.id: one.text for one in questions}
@@ -67,19 +67,22 @@ def run(options: Options) -> None:
     def score(path: Path) -> "Scored":
         answers = answers_to(list(texts), read_answers(path), path, texts)
         requests = llava_bench.requests(questions, references, answers, contexts, rules)
-        judgements, said = judge_all(judge, options, requests, asks, [SYSTEM, rules])
+        judgements, said = judge_all(judge, options, requests, to_ask, [SYSTEM, rules])
         return dataclasses.replace(llava_bench.score(questions, answers, judgements, options.mode), judge=said)
 
-    def asks(images: Path | None) -> "Sequence[Ask]":
+    def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
         files = [image_file(options.image_name, one.image) for one in questions]
-        return [Ask(one.id, one.text, images and images / file) for one, file in zip(questions, files, strict=True)]
+        return [
+            ImageQuestion(one.id, one.text, images and images / file)
+            for one, file in zip(questions, files, strict=True)
+        ]
 
-    conclude("LLaVA-Bench", options.mode, options, score, asks)
+    conclude("LLaVA-Bench", options.mode, options, score, to_ask)
 
 
 def _contexts(options: Options, questions: "Sequence[Question]") -> "dict[str, Context]":
     from vlm_jax.errors import InputError
-    from vlm_jax.evals.llava_bench import read_contexts
+    from vlm_jax.evals.llava_bench.scorer import read_contexts
 
     if options.context is None:
         if not options.judging.judge.startswith("replay:"):

@@ -23,9 +23,9 @@ from vlm_jax.commands.eval.files import check_written
 from vlm_jax.commands.eval.scoring import Scoring, answered, answers_of, conclude
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.mmbench_files import Question
-    from vlm_jax.evals.tally import Scored
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.mmbench.files import Question
+    from vlm_jax.evals.statistics.tally import Scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,9 @@ class Options(Scoring):
 
 def run(options: Options) -> None:
     from vlm_jax.errors import InputError
-    from vlm_jax.evals import mmbench, mmbench_files
-    from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.mmbench import files as mmbench_files
+    from vlm_jax.evals.mmbench import scorer as mmbench
 
     if options.submission is not None and options.submission.suffix.lower() not in (".tsv", ".csv"):
         raise InputError(f"--submission {options.submission}", "a name that ends in .tsv or .csv")
@@ -64,27 +65,30 @@ def run(options: Options) -> None:
         answers = mmbench_files.read_answers(path, asked)
         return mmbench.score(answers, asked, options.mode, mmbench.matcher(options.unread, options.mode))
 
-    def asks(folder: Path | None) -> "Sequence[Ask]":
+    def to_ask(folder: Path | None) -> "Sequence[ImageQuestion]":
         files = [folder and one.image and folder / f"{one.image}.jpg" for one in asked]
-        return [Ask(str(one.index), mmbench_files.prompt(one), file) for one, file in zip(asked, files, strict=True)]
+        return [
+            ImageQuestion(str(one.index), mmbench_files.prompt(one), file)
+            for one, file in zip(asked, files, strict=True)
+        ]
 
     if options.answering.checkpoint is not None:
         options = _with_images(options, asked)
     # Once answered, the answers are a file like any other.
-    answers = answers_of(options, asks)
+    answers = answers_of(options, to_ask)
     if options.submission is not None:
         rows = mmbench_files.read_answers(answers, questions)
         by_index = {one.index: text for one, text in zip(questions, rows, strict=True)}
         mmbench_files.write_submission(options.questions, by_index, options.submission)
         print(options.submission)
     mode = options.mode if options.unread == "own" else f"{options.mode}, unread {options.unread}"
-    conclude("MMBench", mode, answered(options, answers), score, asks, options)
+    conclude("MMBench", mode, answered(options, answers), score, to_ask, options)
 
 
 def _with_images(options: Options, asked: "Sequence[Question]") -> Options:
     """The images that a checkpoint is shown, written out of the table into a folder of their own."""
     from vlm_jax.errors import InputError
-    from vlm_jax.evals.mmbench_files import write_images
+    from vlm_jax.evals.mmbench.files import write_images
 
     if options.answering.images is not None:
         raise InputError("--images with --checkpoint", "none: the images stand in the table")

@@ -20,8 +20,8 @@ from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.commands.eval.scoring import Scoring, conclude
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.tally import Scored
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.statistics.tally import Scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,9 @@ class Options(Scoring):
 
 def run(options: Options) -> None:
     from vlm_jax.errors import InputError
-    from vlm_jax.evals import mme
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.mme_files import bare, image_file, read_answers, read_questions
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.mme import scorer as mme
+    from vlm_jax.evals.mme.files import bare, image_file, read_answers, read_questions
 
     source = options.questions or options.answers
     if source is None or (options.questions is None and not source.is_dir()):
@@ -52,7 +52,7 @@ def run(options: Options) -> None:
     def score(path: Path) -> "Scored":
         return mme.score(read_answers(path, questions), questions)
 
-    def asks(images: Path | None) -> "Sequence[Ask]":
-        return [Ask(one.id, bare(one.text), images and image_file(images, one)) for one in questions]
+    def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
+        return [ImageQuestion(one.id, bare(one.text), images and image_file(images, one)) for one in questions]
 
-    conclude("MME", "official", options, score, asks)
+    conclude("MME", "official", options, score, to_ask)

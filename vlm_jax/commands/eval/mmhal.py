@@ -24,10 +24,10 @@ from vlm_jax.commands.eval.judging import Judged, judge_all, open_judge
 from vlm_jax.commands.eval.scoring import conclude
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.answering.questions import ImageQuestion
     from vlm_jax.evals.judges.interface import Judge
-    from vlm_jax.evals.mmhal import Question
-    from vlm_jax.evals.tally import Scored
+    from vlm_jax.evals.mmhal.scorer import Question
+    from vlm_jax.evals.statistics.tally import Scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ class Options(Judged):
 
 
 def run(options: Options) -> None:
-    from vlm_jax.evals import mmhal
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.mmhal_rubric import read_template
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.mmhal import scorer as mmhal
+    from vlm_jax.evals.mmhal.rubric import read_template
 
     questions = mmhal.read_questions(options.questions)
     template = read_template(options.template_file)
@@ -57,13 +57,13 @@ def run(options: Options) -> None:
 
     def score(path: Path) -> "Scored":
         answers = mmhal.read_answers(path, questions)
-        texts, said = judge_all(judge, options, mmhal.requests(questions, answers, template), asks, template)
+        texts, said = judge_all(judge, options, mmhal.requests(questions, answers, template), to_ask, template)
         return dataclasses.replace(mmhal.score_judgements(questions, answers, texts, options.mode), judge=said)
 
-    def asks(images: Path | None) -> "Sequence[Ask]":
-        return [Ask(one.id, one.text, images and images / one.image) for one in questions]
+    def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
+        return [ImageQuestion(one.id, one.text, images and images / one.image) for one in questions]
 
-    conclude("MMHal-Bench", options.mode, options, score, asks)
+    conclude("MMHal-Bench", options.mode, options, score, to_ask)
 
 
 def _scene_judge(world: Path, questions: "Sequence[Question]") -> "Judge":

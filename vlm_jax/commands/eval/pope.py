@@ -21,8 +21,8 @@ from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.commands.eval.scoring import Scoring, conclude
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.tally import Scored
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.statistics.tally import Scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,9 @@ class Options(Scoring):
 
 
 def run(options: Options) -> None:
-    from vlm_jax.evals import pope
-    from vlm_jax.evals.answers import answers_to, read_answers
-    from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.answering.answer_files import answers_to, read_answers
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.pope import scorer as pope
 
     questions = pope.read_questions(options.questions)
 
@@ -51,7 +51,7 @@ def run(options: Options) -> None:
         answers = answers_to(list(texts), read_answers(path, list(texts)), path, texts)
         return pope.score(answers, questions, options.mode)
 
-    def asks(images: Path | None) -> "Sequence[Ask]":
-        return [Ask(one.id, one.text, images and images / one.image) for one in questions]
+    def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
+        return [ImageQuestion(one.id, one.text, images and images / one.image) for one in questions]
 
-    conclude("POPE", options.mode, options, score, asks)
+    conclude("POPE", options.mode, options, score, to_ask)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.pope import Mode
-    from vlm_jax.evals.pope_mean import Setting
+    from vlm_jax.evals.pope.mean import Setting
+    from vlm_jax.evals.pope.scorer import Mode
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Options:
 
 def run(options: Options) -> None:
     from vlm_jax.commands.eval.files import check_written, making
-    from vlm_jax.evals.pope_mean import mean
+    from vlm_jax.evals.pope.mean import mean
     from vlm_jax.evals.result import result_of, write_result
     from vlm_jax.report.benchmark import print_result
 
@@ -51,7 +51,7 @@ def run(options: Options) -> None:
 
 def _mode(results: Sequence[Path]) -> "Mode":
     from vlm_jax.errors import InputError
-    from vlm_jax.evals.pope import MODES
+    from vlm_jax.evals.pope.scorer import MODES
     from vlm_jax.files import read_json
 
     modes = [read_json(path).get("mode") for path in results]
@@ -63,7 +63,7 @@ def _mode(results: Sequence[Path]) -> "Mode":
 def _settings(results: Sequence[Path], mode: "Mode") -> "dict[str, Setting]":
     """Samples by name of the result, which they have to belong to."""
     from vlm_jax.errors import InputError
-    from vlm_jax.evals.pope_mean import read_setting
+    from vlm_jax.evals.pope.mean import read_setting
     from vlm_jax.files import read_json
 
     if len({path.resolve() for path in results}) < len(results):

@@ -41,7 +41,7 @@ def run(options: Options) -> None:
 
     from vlm_jax.commands.eval.scoring import image_file
     from vlm_jax.errors import require_positive
-    from vlm_jax.evals.pope_questions import build, read_annotations, sample_images
+    from vlm_jax.evals.pope.questions import build, read_annotations, sample_images
     from vlm_jax.files import refuse_existing, write_json_lines
 
     require_positive(options, "images", "per_image")

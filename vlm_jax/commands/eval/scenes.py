@@ -45,21 +45,19 @@ def run(options: Options) -> None:
 
 def measure(options: Options) -> dict:
     """The scores, from the file where it holds these very ones."""
-    from vlm_jax.checkpoints.opening import open_model, open_policy, source_of
-    from vlm_jax.checkpoints.provenance import claim, finished, identity
+    from vlm_jax.checkpoints.opening import open_model, open_policy
     from vlm_jax.errors import require_positive
-    from vlm_jax.evals.scenes import evaluate
+    from vlm_jax.evals.scenes.scorer import evaluate
     from vlm_jax.files import read_json, write_json
+    from vlm_jax.runs.begin import begin
 
     require_positive(options, "batch_size", "max_new_tokens")
-    record = options.output.with_suffix(".run.json")
-    made, source = identity(options), source_of(options.checkpoint)
-    if finished(options.output, record, made, source):
+    begun = begin(options, options.output, options.output.with_suffix(".run.json"), options.checkpoint)
+    if begun.finished():
         return read_json(options.output)
     model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
     lora = open_policy(model, options.adapter)
     scores = evaluate(model, lora, options.world, options.split, options.batch_size, options.max_new_tokens)
-    record.unlink(missing_ok=True)
-    claim(record, made, source)
+    begun.claim_anew()
     write_json(options.output, scores)
     return scores

@@ -12,8 +12,8 @@ from vlm_jax.commands.eval.answering import Answering, answer
 from vlm_jax.commands.eval.files import check_written, making
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.tally import Scored
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.statistics.tally import Scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def conclude(
     mode: str,
     options: Scoring,
     score: Callable[[Path], "Scored"],
-    asks: Callable[[Path | None], Sequence["Ask"]],
+    to_ask: Callable[[Path | None], Sequence["ImageQuestion"]],
     given: Scoring | None = None,
 ) -> None:
     """Score the answers (made first where a checkpoint is named), compare, write and print.
@@ -59,16 +59,16 @@ def conclude(
         mode: Which variant was computed.
         options: Of the command.
         score: Scores a file of answers.
-        asks: The questions, with their images in a folder.
+        to_ask: The questions, with their images in a folder.
         given: The options that the result tells of, where answers were made by them before.
     """
     from vlm_jax.evals.result import result_of, write_result
     from vlm_jax.report.benchmark import print_result
     from vlm_jax.report.cases import write_cases
 
-    answers = answers_of(options, asks)
+    answers = answers_of(options, to_ask)
     folder = options.answering.images
-    images = {ask.id: ask.image for ask in asks(folder) if ask.image is not None} if folder is not None else {}
+    images = {ask.id: ask.image for ask in to_ask(folder) if ask.image is not None} if folder is not None else {}
     scored = score(answers)
     other = None if options.against is None else score(options.against)
     made = making(dataclasses.replace(given or options, answers=answers))
@@ -80,7 +80,7 @@ def conclude(
     print(f"{options.output}\n{page}")
 
 
-def answers_of(options: Scoring, asks: Callable[[Path | None], Sequence["Ask"]]) -> Path:
+def answers_of(options: Scoring, to_ask: Callable[[Path | None], Sequence["ImageQuestion"]]) -> Path:
     """The file of answers, which a checkpoint writes first if that is asked for.
 
     Raises:
@@ -105,7 +105,7 @@ def answers_of(options: Scoring, asks: Callable[[Path | None], Sequence["Ask"]])
     if images is None:
         raise InputError("no --images", "the folder of the benchmark's images")
     target = options.output.with_suffix(".answers.jsonl")
-    answer(options.answering, target, asks(images))
+    answer(options.answering, target, to_ask(images))
     return target
 
 

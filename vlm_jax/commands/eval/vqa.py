@@ -20,8 +20,8 @@ from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.commands.eval.scoring import Scoring, conclude, image_file
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.asks import Ask
-    from vlm_jax.evals.tally import Scored
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.statistics.tally import Scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,9 @@ class Options(Scoring):
 
 
 def run(options: Options) -> None:
-    from vlm_jax.evals import vqa
-    from vlm_jax.evals.answers import answers_to, read_answers
-    from vlm_jax.evals.asks import Ask
+    from vlm_jax.evals.answering.answer_files import answers_to, read_answers
+    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.vqa import scorer as vqa
 
     questions = vqa.read_questions(options.questions, options.annotations)
 
@@ -54,8 +54,11 @@ def run(options: Options) -> None:
         texts = {one.id: one.text for one in questions}
         return vqa.score(answers_to(list(texts), read_answers(path), path, texts), questions, options.mode)
 
-    def asks(images: Path | None) -> "Sequence[Ask]":
+    def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
         files = [image_file(options.image_name, one.image) for one in questions]
-        return [Ask(one.id, one.text, images and images / file) for one, file in zip(questions, files, strict=True)]
+        return [
+            ImageQuestion(one.id, one.text, images and images / file)
+            for one, file in zip(questions, files, strict=True)
+        ]
 
-    conclude("VQA-v2", options.mode, options, score, asks)
+    conclude("VQA-v2", options.mode, options, score, to_ask)

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vlm_jax.evals.bootstrap import Statistic, safe_ratio
 from vlm_jax.evals.calm.biases import Bias, drawn_side, perturbed
 from vlm_jax.evals.calm.trial import PLACES, Comparer, Trial, Verdict, exchange
-from vlm_jax.evals.tally import Scored, Tally, unit_counts
+from vlm_jax.evals.statistics.bootstrap import Statistic, safe_ratio
+from vlm_jax.evals.statistics.tally import Scored, Tally, unit_counts
 
 DOES_NOT_APPLY = "does not apply"
 

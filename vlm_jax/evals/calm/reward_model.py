@@ -9,10 +9,10 @@ from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.opening import Model
 from vlm_jax.data.assemble import batch_of, judged, placed, suffixes, viewer
 from vlm_jax.data.conversation import Encoded, Turn, encode_conversation, encode_prompt
+from vlm_jax.data.evaluation_turn import RewardPrompt
 from vlm_jax.data.sources import Prompt
 from vlm_jax.evals.calm.trial import PLACES, Trial, Verdict
 from vlm_jax.parallel.compile import place_batch
-from vlm_jax.rewards.prompts import RewardPrompt
 from vlm_jax.train.reward import reward_scores
 
 # Positions of text, added to those of the image; one function is compiled for each in use.

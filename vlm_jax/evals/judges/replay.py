@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vlm_jax.data.rows import Row, read_rows
 from vlm_jax.errors import InputError
-from vlm_jax.evals.answers import row_id
+from vlm_jax.evals.answering.answer_files import row_id
 from vlm_jax.evals.judges.cache import asked_of, judgement_of, sha256
 from vlm_jax.evals.judges.completions import read_completion
 from vlm_jax.evals.judges.interface import Finished, Judgement, JudgeRequest, unnoticed

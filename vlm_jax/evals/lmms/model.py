@@ -14,7 +14,7 @@ from vlm_jax.config import Aspect
 from vlm_jax.data.conversation import TEMPLATES
 from vlm_jax.data.sources import Prompt
 from vlm_jax.errors import InputError, require_parts, require_positive
-from vlm_jax.evals.continuations import likelihoods
+from vlm_jax.evals.answering.continuations import likelihoods
 from vlm_jax.evals.lmms.requests import Document, answers, prompt_of
 
 

@@ -16,10 +16,10 @@ from vlm_jax.data.pipelines import image_prompts
 from vlm_jax.data.rows import Origin
 from vlm_jax.data.sources import Prompt
 from vlm_jax.errors import InputError
-from vlm_jax.evals.runner import prompt_lengths
+from vlm_jax.evals.answering.runner import prompt_lengths
 from vlm_jax.generate.answers import answer_batches
 from vlm_jax.generate.sampling import Sampling
-from vlm_jax.train.log import Meter
+from vlm_jax.runs.progress import Meter
 
 # What LLaVA's model class there takes where a task says nothing.
 _MAX_NEW_TOKENS = 1024

@@ -1,0 +1,1 @@
+"""AMBER: what descriptions make up, and yes/no questions."""

@@ -1,0 +1,1 @@
+"""A-OKVQA: choices and direct answers."""

@@ -1,0 +1,1 @@
+"""HallusionBench: yes/no questions about figures and their edited twins."""

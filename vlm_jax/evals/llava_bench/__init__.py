@@ -1,0 +1,1 @@
+"""LLaVA-Bench: a judge scores answers beside GPT-4's."""

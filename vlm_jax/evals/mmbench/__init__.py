@@ -1,0 +1,1 @@
+"""MMBench: options, rotated or not."""

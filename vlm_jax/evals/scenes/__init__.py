@@ -1,0 +1,1 @@
+"""Scores on a drawn world, where the truth is known."""

@@ -1,0 +1,1 @@
+"""Intervals and paired tests over images, and what every scorer gives to them."""

@@ -1,0 +1,220 @@
+"""Saving and resuming a training run: adapters or weights being trained, optimizer, step and position in the data.
+
+    folder/lock            held by the process that runs
+    folder/run.json        settings, inputs and where the frozen base comes from (its bytes are never copied)
+    folder/steps/<step>/   one orbax checkpoint each, the newest two kept; the data state is in its custom metadata
+
+Only this file knows orbax (its v1 API). Orbax hands out damaged arrays without a word, so every leaf is saved with a
+fingerprint and compared when it comes back.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, UInt32
+from orbax.checkpoint import v1 as ocp
+
+from vlm_jax import records
+from vlm_jax.errors import InputError, differences
+from vlm_jax.files import locked
+from vlm_jax.parallel.mesh import path_name
+
+_KEPT = 2
+# Errors of the machine, not of what is stored.
+_NOT_THE_FILES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+# What a disk takes no more with; orbax has them as text.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_STEP = 2654435762  # Even, so that a step plus one is odd; about the golden ratio of 2^32.
+_NAMED = 6  # Leaves that a complaint lists.
+
+
+class Restored(NamedTuple):
+    state: Any
+    data_state: dict[str, Any]
+    step: int
+
+
+class RunState:
+    """The checkpoints of one run. Use as a context manager, or call :meth:`close`, so that the last save ends."""
+
+    def __init__(self, folder: str | Path, made: Mapping[str, Any]):
+        """Open the folder of a new run, or of an earlier one to go on with.
+
+        Args:
+            folder: Created where it does not exist.
+            made: What decides the run, as :func:`~vlm_jax.runs.begin.begin` finds it.
+
+        Raises:
+            InputError: An earlier run in this folder was made from something else (names what differs), or nothing
+                says from what; another process runs in it.
+        """
+        folder = Path(folder).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        steps = folder / "steps"
+        with contextlib.ExitStack() as held:
+            if jax.process_index() == 0:
+                held.enter_context(locked(folder / "lock"))
+            if not (folder / "run.json").exists() and steps.exists() and any(steps.iterdir()):
+                raise InputError("saved steps without run.json", "the settings that they belong to", file=str(folder))
+            records.claim(folder / "run.json", made)
+            if jax.process_index() == 0:
+                # What a kill in the middle of a save left behind.
+                for left in steps.glob("*.orbax-checkpoint-tmp"):
+                    shutil.rmtree(left)
+            logging.getLogger("absl").addFilter(_unless_disk_error)
+            self._checkpointer = ocp.training.Checkpointer(
+                steps, preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
+            )
+            self._folder, self._held = folder, held.pop_all()
+
+    @property
+    def latest_step(self) -> int | None:
+        """The newest complete checkpoint's step."""
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    def save(self, step: int, state: Any, data_state: dict[str, Any]) -> None:
+        """Start a save and return; the arrays may be donated afterwards. Waits for a save that is still running.
+
+        Args:
+            step: Larger than every step saved so far.
+            state: Nested dicts and optax states of arrays.
+            data_state: What the data iterator needs to go on, in JSON types.
+        """
+        metadata = {"data": data_state, "fingerprints": _fingerprints(state)}
+        with self._disk():
+            # Without force, orbax drops a save that comes while another one runs, and says nothing.
+            self._checkpointer.save_async(step, state, force=True, custom_metadata=metadata)
+
+    def restore(self, abstract_state: Any) -> Restored:
+        """The newest checkpoint, placed as asked: the mesh may differ from the one that it was saved on.
+
+        Args:
+            abstract_state: The state's structure with a ``jax.ShapeDtypeStruct`` and its sharding at every leaf.
+                Types of optax states come from here, orbax does not store them.
+
+        Raises:
+            InputError: There is no checkpoint, its leaves differ in name, shape or dtype, or it is damaged. Nothing
+                falls back to an older one by itself.
+        """
+        step = self.latest_step
+        if step is None:
+            raise InputError("no checkpoint", "at least one finished save", file=str(self._folder))
+        try:
+            metadata = self._checkpointer.metadata(step)
+            stored, extra = metadata.metadata, metadata.custom_metadata
+            if not jax.tree.leaves(stored):
+                raise self._damaged(step, "no arrays can be found in it")
+            _check_leaves(self._place(step), stored, abstract_state)
+            state = self._checkpointer.load(step, abstract_state)
+            data_state, marks = extra["data"], extra["fingerprints"]
+        except (InputError, MemoryError, PermissionError):
+            raise
+        except Exception as error:
+            # Orbax and its stores raise a type of their own for each file that may be missing, cut short or changed.
+            text = str(error)
+            if "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", None) in _NOT_THE_FILES_FAULT:
+                raise
+            raise self._damaged(step, f"{type(error).__name__}: {text.partition(chr(10))[0][:200]}") from error
+        if odd := sorted(name for name, mark in _fingerprints(state).items() if mark != marks.get(name)):
+            raise self._damaged(step, f"changed bytes in {', '.join(odd[:_NAMED])}")
+        return Restored(state, data_state, step)
+
+    def _place(self, step: int) -> Path:
+        return self._folder / "steps" / str(step)
+
+    def _damaged(self, step: int, reason: str) -> InputError:
+        before = [one.step for one in self._checkpointer.checkpoints if one.step < step]
+        wanted = f"a whole one; delete that folder to go on from step {max(before)}" if before else "a whole one"
+        return InputError(f"a damaged checkpoint ({reason})", wanted, file=str(self._place(step)))
+
+    def wait(self) -> None:
+        """Block until the running save is on disk.
+
+        Raises:
+            OSError: The disk is full or takes no more for another reason; the checkpoints before stay as they are. The
+                same from :meth:`save` and :meth:`close`, which learn it from the save before.
+        """
+        with self._disk():
+            self._checkpointer.wait()
+
+    def close(self) -> None:
+        with self._held, self._disk():
+            self._checkpointer.close()
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Orbax's ValueError of a full disk as the OSError that it is."""
+        try:
+            yield
+        except ValueError as error:
+            number = _disk_error(str(error))
+            if number is None:
+                raise
+            raise OSError(number, os.strerror(number), str(self._folder / "steps")) from None
+
+    def __enter__(self) -> "RunState":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _disk_error(text: str) -> int | None:
+    """The number of the system's error that a text speaks of."""
+    return next((number for number in _DISK_ERRORS if os.strerror(number) in text), None)
+
+
+def _unless_disk_error(record: logging.LogRecord) -> bool:
+    """Orbax logs every thread that a failed save runs through, a screen each, and then raises the error as well."""
+    return _disk_error(f"{record.getMessage()} {record.exc_info}") is None
+
+
+def _fingerprints(state: Any) -> dict[str, int]:
+    """A number for every leaf's bits, computed where the leaf lies; the same on every mesh."""
+    marks = jax.device_get(_marks(state))
+    return {path_name(path): int(mark) for path, mark in jax.tree_util.tree_leaves_with_path(marks)}
+
+
+@jax.jit
+def _marks(state: Any) -> Any:
+    return jax.tree.map(_mark, state)
+
+
+def _mark(leaf: Array) -> UInt32[Array, ""]:
+    """Sum of the elements' bits, each times an odd number of its own, modulo 2^32.
+
+    A changed bit moves a term by a power of two times an odd number, which is never 0 there; integers may be added up
+    in any order.
+    """
+    if leaf.dtype == bool:
+        leaf = leaf.astype(jnp.uint8)
+    bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
+    # Counted axis by axis: flattening a leaf that is split between devices would gather it on each.
+    place, stride = jnp.zeros((), jnp.uint32), 1
+    for axis in reversed(range(bits.ndim)):
+        place = place + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(stride % 2**32)
+        stride *= bits.shape[axis]
+    return jnp.sum(bits * (place * jnp.uint32(_STEP) + jnp.uint32(1)), dtype=jnp.uint32)
+
+
+def _check_leaves(path: Path, stored: Any, wanted: Any) -> None:
+    """Orbax converts dtypes without a word and reports shapes as a missing handler: compare before it reads."""
+
+    def leaves(tree: Any) -> dict[str, str]:
+        found = jax.tree_util.tree_leaves_with_path(tree)
+        return {path_name(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in found}
+
+    if odd := differences(leaves(stored), leaves(wanted)):
+        raise InputError(odd, "the state that this run trains", file=str(path))
