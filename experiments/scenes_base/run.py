@@ -39,6 +39,7 @@ from vlm_jax.models.llava import init_llava
 from vlm_jax.parallel.compile import jit_step, place
 from vlm_jax.parallel.mesh import make_mesh
 from vlm_jax.randomness import key_for
+from vlm_jax.recipes import read as read_recipe
 from vlm_jax.report.tables import print_scores
 from vlm_jax.runs.begin import Run
 from vlm_jax.runs.log import read_metrics
@@ -160,7 +161,9 @@ def measure(options: Options, world: Path, checkpoint: Path) -> dict:
     """Scores on both held-out splits, with what was run."""
     model = open_model(str(checkpoint), preset=_PRESET)
     lora = open_role(model, None)["lora"]
-    scores = {split: shortened(evaluate(model, lora, world, split)) for split in ("validation", "test")}
+    answering = read_recipe(f"{_PRESET}/answer").options
+    shape = answering["batch_size"], answering["prompt_lengths"], answering["max_new_tokens"]
+    scores = {split: shortened(evaluate(model, lora, world, split, *shape)) for split in ("validation", "test")}
     return {
         "options": {**dataclasses.asdict(options), "out": str(options.out)},
         "seconds": {stage: seconds_of(options.out / stage) for stage in _STAGES},
