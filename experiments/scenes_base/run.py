@@ -21,7 +21,6 @@ from typing import Any
 import grain
 import jax
 import tyro
-from transformers import AutoTokenizer
 
 from experiments.generated import shortened
 from experiments.scenes_base.curriculum import first_conversation
@@ -33,6 +32,7 @@ from vlm_jax.checkpoints.opening import TINY, open_model, open_role
 from vlm_jax.commands import scenes as scenes_command
 from vlm_jax.commands import sft as sft_command
 from vlm_jax.config import CLIP_PRESETS, PRESETS
+from vlm_jax.data.tokenizers import load_tokenizer
 from vlm_jax.evals.scenes.scorer import evaluate
 from vlm_jax.files import write_json
 from vlm_jax.models.llava import init_llava
@@ -104,7 +104,7 @@ def train_vision(options: Options) -> Path:
     optim = Optim(2e-3, steps=options.vision_steps, warmup_steps=100, weight_decay=0.01)
     state = place(mesh, start(optim, init_vision(config, key_for(options.seed, "vision"))))
     step = jit_step(vision_step, mesh, config, VisionSettings(optim), state=state)
-    source = VisionSource(AutoTokenizer.from_pretrained(tokens), options.vision_steps, seed=options.seed)
+    source = VisionSource(load_tokenizer(tokens), options.vision_steps, seed=options.seed)
     batches = grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(1, 4))
     pace = Pace("vision", options.vision_steps, 250, shown=("content_accuracy", "matched"))
     state = train(run, pace, mesh, state, lambda state, batch: step({}, state, batch), batches)
