@@ -15,10 +15,11 @@ import tyro
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
 from vlm_jax.commands.reward_view import RewardView, check_view, evaluation_turn
-from vlm_jax.commands.training import Training, open_for_training, optim_of
+from vlm_jax.commands.training import Training, checked, open_for_training, optim_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from vlm_jax.arrays import Params
     from vlm_jax.checkpoints.opening import Model
@@ -101,8 +102,9 @@ def run(options: Options) -> None:
     if begun.finished():
         return
     check_view(options.view, options.reward)
-    records = read_records(options)
+    rows = read_records(options)
     model = open_for_training(options, options.reward)
+    records = checked(options, begun, rows, encoder_of(options, model))
     frozen = frozen_roles(options, model)
     settings = settings_of(options)
     state = place(model.mesh, start(settings.optim, first_params(model.config, frozen)))
@@ -159,6 +161,16 @@ def read_records(options: Options) -> "list[Prompt]":
 
     facts = read_captions(options.view.facts) if options.view.facts else None
     return read_prompts(options.prompts, options.images, facts)
+
+
+def encoder_of(options: Options, model: "Model") -> "Callable[[Prompt], Any]":
+    """What raises where a prompt or its evaluation turn does not fit."""
+    from vlm_jax.data.pipelines import prompt_text
+
+    lengths = options.prompt_length, options.suffix_length
+    turn = evaluation_turn(options.view.reward_prompt)
+    text = prompt_text(model.tokenizer, model.config, model.template, *lengths, turn)
+    return lambda record: text(record, record.facts)
 
 
 def frozen_roles(options: Options, model: "Model") -> "Params":

@@ -15,10 +15,11 @@ import tyro
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
 from vlm_jax.commands.reward_view import VIEW_FILE, RewardView, described, evaluation_turn
-from vlm_jax.commands.training import NewAdapter, Training, open_for_training, optim_of
+from vlm_jax.commands.training import NewAdapter, Training, checked, open_for_training, optim_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from vlm_jax.checkpoints.opening import Model
     from vlm_jax.data.sources import Preference
@@ -63,8 +64,9 @@ def run(options: Options) -> None:
     begun = begin(options, options.out / "adapter", options.out / "run.json", options.checkpoint)
     if begun.finished():
         return
-    learnt, held_out = read_pairs(options)
+    rows = read_pairs(options)
     model = open_for_training(options)
+    learnt, held_out = split_pairs(options, checked(options, begun, rows, encoder_of(options, model)))
     steps = max(1, round(options.epochs * len(learnt) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     state = place(model.mesh, start(optim, first_role(options, model)))
@@ -96,17 +98,40 @@ def complete(options: Options) -> Options:
     return options
 
 
-def read_pairs(options: Options) -> "tuple[list[Preference], list[Preference]]":
-    """The pairs to learn from and those held out, with their facts where the reward model reads facts.
+def read_pairs(options: Options) -> "list[Preference]":
+    """All pairs, with their facts where the reward model reads facts.
 
     Raises:
         InputError: A row is broken, or there are too few to learn from.
     """
     from vlm_jax.data.sources import read_captions, read_preferences
-    from vlm_jax.errors import InputError
 
     facts = read_captions(options.view.facts) if options.view.facts else None
     records = read_preferences(options.preferences, options.images, facts)
+    # Before the model is opened; rows that are too long come off later.
+    split_pairs(options, records)
+    return records
+
+
+def encoder_of(options: Options, model: "Model") -> "Callable[[Preference], Any]":
+    """What raises where a pair does not fit."""
+    from vlm_jax.data.pipelines import pair_texts
+
+    turn = evaluation_turn(options.view.reward_prompt)
+    texts = pair_texts(model.tokenizer, model.config, model.template, options.max_length, turn)
+    return lambda record: texts(record, record.facts)
+
+
+def split_pairs(
+    options: Options, records: "Sequence[Preference]"
+) -> "tuple[Sequence[Preference], Sequence[Preference]]":
+    """The pairs to learn from, and those at the end that are held out.
+
+    Raises:
+        InputError: There are too few to learn from.
+    """
+    from vlm_jax.errors import InputError
+
     learnt = len(records) - options.held_out
     if learnt < options.batch_size:
         found = f"{len(records)} pairs, {options.held_out} of them to be held out (--held-out)"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
-from vlm_jax.commands.training import NewAdapter, Training, open_for_training, optim_of
+from vlm_jax.commands.training import NewAdapter, Training, checked, open_for_training, optim_of
 
 if TYPE_CHECKING:
     from vlm_jax.arrays import Params
@@ -38,7 +38,7 @@ class Options(Training, NewAdapter):
 
 
 def run(options: Options) -> None:
-    from vlm_jax.data.pipelines import instruction_batches
+    from vlm_jax.data.pipelines import instruction_batches, instruction_text
     from vlm_jax.data.sources import read_instructions
     from vlm_jax.parallel.compile import jit_step, place
     from vlm_jax.runs.begin import begin
@@ -51,14 +51,14 @@ def run(options: Options) -> None:
     begun = begin(options, result, options.out / "run.json", options.checkpoint)
     if begun.finished():
         return
-    records = read_instructions(options.data, options.images)
+    rows = read_instructions(options.data, options.images)
     model = open_for_training(options)
+    reading = model.tokenizer, model.config, model.template
+    records = checked(options, begun, rows, instruction_text(*reading, options.max_length))
     steps = max(1, round(options.epochs * len(records) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     state = place(model.mesh, start(optim, first_weights(options, model)))
-    batches = instruction_batches(
-        records, model.tokenizer, model.config, model.template, options.batch_size, options.max_length, options.seed
-    )
+    batches = instruction_batches(records, *reading, options.batch_size, options.max_length, options.seed)
     step = jit_step(sft_step, model.mesh, model.config, SftSettings(optim, options.microbatches), state=state)
     pace = Pace("sft", steps, options.save_every)
     state = train(begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches)

@@ -8,8 +8,13 @@ from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.from_recipe import from_recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
     from vlm_jax.checkpoints.opening import Model
     from vlm_jax.config import LoraConfig
+    from vlm_jax.data.checks import AnyRecord
+    from vlm_jax.runs.begin import Run
     from vlm_jax.train.optim import Optim
 
 
@@ -32,6 +37,7 @@ class Training:
         b2: Of AdamW.
         remat: What a backward pass keeps of each decoder block: everything, the matrix products, or the input alone.
         save_every: Steps between checkpoints.
+        drop_long: Leave rows out whose texts do not fit, and say how many; without, such a row is refused.
         seed: Order of the data, all draws, and the adapter's start.
         preset: Refuse a checkpoint that is not this preset.
         mesh: Layout of the devices.
@@ -50,6 +56,7 @@ class Training:
     b2: float | None = from_recipe()
     remat: Literal["none", "dots", "block"] | None = from_recipe()
     save_every: int | None = from_recipe()
+    drop_long: bool = False
     seed: int = 0
     preset: str | None = None
     mesh: MeshOptions = MeshOptions()
@@ -110,3 +117,30 @@ def open_for_training(options: Training, adapter: Path | None = None) -> "Model"
     if isinstance(options, NewAdapter) and options.lora_rank:
         config = dataclasses.replace(config, lora=lora_of(options))
     return dataclasses.replace(model, config=config)
+
+
+def checked(
+    options: Training, begun: "Run", records: "Sequence[AnyRecord]", encode: "Callable[[AnyRecord], Any]"
+) -> "list[AnyRecord]":
+    """All rows looked at before the first step, the pictures as well unless a run goes on.
+
+    Args:
+        options: Whether rows that are too long are left out.
+        begun: The run.
+        records: All rows.
+        encode: Raises where a row's texts do not fit.
+
+    Raises:
+        InputError: A row cannot be used; names it.
+    """
+    from vlm_jax.data.checks import check_images, fitting
+    from vlm_jax.runs.progress import Meter
+
+    with Meter("rows", len(records)) as meter:
+        kept = fitting(records, encode, options.drop_long, meter.update)
+    if len(kept) < len(records):
+        print(f"{len(records) - len(kept)} of {len(records)} rows are too long and left out")
+    if not begun.started:
+        with Meter("pictures", len({record.image for record in kept} - {None})) as meter:
+            check_images(kept, meter.update)
+    return kept

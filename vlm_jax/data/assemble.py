@@ -15,7 +15,7 @@ from vlm_jax.data.conversation import Encoded, Template, Tokenizer, encode_texts
 from vlm_jax.data.evaluation_turn import RewardPrompt, render
 from vlm_jax.data.images import load_image, placeholder, prepare
 from vlm_jax.data.sources import Record
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, TooLongError
 
 Side = Literal["left", "right"]
 View = Callable[[Record], UInt8[np.ndarray, "h w 3"]]
@@ -77,12 +77,12 @@ def judged(whole: Encoded, prompt_length: int, suffix: Sequence[int], max_length
     """A conversation and its evaluation turn cut to ``max_length`` at the right end of the answer.
 
     Raises:
-        InputError: Prompt and evaluation turn alone leave no room for an answer.
+        TooLongError: Prompt and evaluation turn alone leave no room for an answer.
     """
     room = max_length - len(suffix)
     if room <= prompt_length:
         found = f"a prompt of {prompt_length} and an evaluation turn of {len(suffix)} positions"
-        raise InputError(found, f"room for an answer within max_length {max_length}")
+        raise TooLongError(found, f"room for an answer within max_length {max_length}")
     kept = whole.first(room)
     tokens = np.concatenate([kept.tokens, np.array(suffix, np.int32)])
     image = np.concatenate([kept.image_mask, np.zeros(len(suffix), bool)])

@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from vlm_jax.config import LlavaConfig
-from vlm_jax.errors import InputError
+from vlm_jax.errors import TooLongError
 
 IMAGE = "<image>"
 
@@ -202,16 +202,16 @@ def encode_conversation(
         ``Encoded`` with t <= max_length.
 
     Raises:
-        InputError: The cut would fall into or before the image span, or would leave nothing to learn from.
+        TooLongError: The cut would fall into or before the image span, or would leave nothing to learn from.
     """
     whole = encode_pieces(tokenizer, render(template, turns), config)
     cut = whole.first(max_length)
     if cut.image_mask.sum() != whole.image_mask.sum():
         end = int(np.flatnonzero(whole.image_mask)[-1]) + 1
-        raise InputError(f"an image span that ends at position {end}", f"it within max_length {max_length}")
+        raise TooLongError(f"an image span that ends at position {end}", f"it within max_length {max_length}")
     if not cut.loss_mask.any():
         start = int(np.flatnonzero(whole.loss_mask)[0]) if whole.loss_mask.any() else len(whole)
-        raise InputError(
+        raise TooLongError(
             f"no answer token within max_length {max_length} (position {start} would be the first)",
             "at least one token to learn",
         )
@@ -224,7 +224,7 @@ def encode_prompt(
     """A prompt that ends at ``ASSISTANT:``; its loss mask is all False, earlier answers included.
 
     Raises:
-        InputError: It is longer than ``max_length`` positions (image span included); it is never cut or
+        TooLongError: It is longer than ``max_length`` positions (image span included); it is never cut or
             dropped.
         ValueError: The last turn is not the user's.
     """
@@ -232,7 +232,7 @@ def encode_prompt(
         raise ValueError("a prompt ends with a human turn")
     whole = encode_pieces(tokenizer, render(template, turns), config)
     if len(whole) > max_length:
-        raise InputError(f"a prompt of {len(whole)} positions (image span included)", f"at most {max_length}")
+        raise TooLongError(f"a prompt of {len(whole)} positions (image span included)", f"at most {max_length}")
     return dataclasses.replace(whole, loss_mask=np.zeros(len(whole), bool))
 
 
@@ -242,13 +242,13 @@ def encode_continuation(
     """A prompt and how its answer goes on, with the loss mask on the latter; no end token.
 
     Raises:
-        InputError: Both are longer than ``max_length`` positions; they are never cut.
+        TooLongError: Both are longer than ``max_length`` positions; they are never cut.
         ValueError: The last turn is not the user's.
     """
     prompt = encode_prompt(tokenizer, template, turns, config, max_length)
     answer = np.array(encode_texts(tokenizer, [f" {text}"])[0], np.int32)
     if (length := len(prompt) + len(answer)) > max_length:
-        raise InputError(f"a prompt and continuation of {length} positions", f"at most {max_length}")
+        raise TooLongError(f"a prompt and continuation of {length} positions", f"at most {max_length}")
     nothing = np.zeros(len(answer), bool)
     return Encoded(
         tokens=np.concatenate([prompt.tokens, answer]),

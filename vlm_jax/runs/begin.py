@@ -38,6 +38,11 @@ class Run:
         """Where the run keeps its states and its log."""
         return self.record.parent
 
+    @property
+    def started(self) -> bool:
+        """Whether a step of it is saved."""
+        return any((self.folder / "steps").glob("[0-9]*"))
+
     def finished(self) -> bool:
         """Whether this very result is there already; says so. See :func:`vlm_jax.records.finished`."""
         return records.finished(self.result, self.record, self.made)
