@@ -112,6 +112,7 @@ def _run_benchmark(arguments: Sequence[str]) -> None:
 def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
     import tyro
 
+    from vlm_jax.commands.ranges import check_ranges
     from vlm_jax.errors import PLACE_ERRORS, DivergedError, InputError, TerminatedError
 
     module = importlib.import_module(f"vlm_jax.commands.{module_name}")
@@ -124,6 +125,7 @@ def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
         config=(tyro.conf.DisallowNone,),
     )
     try:
+        check_ranges(options)
         module.run(options)
     except (InputError, DivergedError) as error:
         _stop(f"vlm-jax {verb}: {error}")

@@ -438,7 +438,7 @@ def test_a_judge_that_fails_says_what_is_kept(command, tmp_path, monkeypatch, ca
         (["--judge", "checkpoint:gone"], "gone: found no weights"),
         (["--judge", "checkpoint:tiny", "--judge-image"], "--judge-image without --images"),
         (["--judge", "checkpoint:tiny", "--judge-concurrency", "0"], "judge_concurrency 0"),
-        (["--judge", "checkpoint:tiny", "--judge-temperature=-1"], "a negative number"),
+        (["--judge", "checkpoint:tiny", "--judge-temperature=-1"], "--judge-temperature -1.0; expected a number from 0"),
         (["--judge", "scenes:gone"], "scenes.json: found no such file"),
     ],
 )

@@ -8,11 +8,12 @@ result. The same command continues a run that was stopped.
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from vlm_jax.checkpoints.opening import MeshOptions
+from vlm_jax.commands.ranges import Range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ class RewardView:
     """
 
     facts: Path | None = None
-    resolution: int | None = None
+    resolution: Annotated[int | None, Range(1, 16384)] = None
     reward_prompt: str = "short"
 
 

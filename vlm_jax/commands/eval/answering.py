@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
+from vlm_jax.commands.ranges import LARGEST_SEED, Range
 
 if TYPE_CHECKING:
     from vlm_jax.evals.answering.questions import ImageQuestion
@@ -37,10 +38,10 @@ class Answering:
     suffix: Literal["none", "short", "short_literal", "letter", "one_word"] = "none"
     template: Literal["own", "vicuna_v1", "llava_v1"] = "own"
     aspect: Literal["own", "pad", "square"] = "own"
-    temperature: float = 0.0
-    max_new_tokens: int = 1024
-    batch_size: int = 16
-    seed: int = 0
+    temperature: Annotated[float, Range(0, 100)] = 0.0
+    max_new_tokens: Annotated[int, Range(1, 65536)] = 1024
+    batch_size: Annotated[int, Range(1, 65536)] = 16
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     mesh: MeshOptions = MeshOptions()
 
 

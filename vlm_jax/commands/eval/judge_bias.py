@@ -21,6 +21,7 @@ import tyro
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.eval.files import check_written, making
 from vlm_jax.commands.eval.judging import Judging
+from vlm_jax.commands.ranges import LARGEST_COUNT, LARGEST_SEED, Range
 from vlm_jax.commands.reward import RewardView, check_view, evaluation_turn
 
 if TYPE_CHECKING:
@@ -83,23 +84,21 @@ class Options:
     objects: Path | None = None
     image_name: str = "{}"
     gold: bool = True
-    limit: int | None = None
-    max_length: int = 2048
-    batch_size: int = 64
-    seed: int = 0
+    limit: Annotated[int | None, Range(1, LARGEST_COUNT)] = None
+    max_length: Annotated[int, Range(1, 1_000_000)] = 2048
+    batch_size: Annotated[int, Range(1, 65536)] = 64
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     judging: Annotated[Judging, tyro.conf.arg(name="")] = Judging(judge="")
     mesh: MeshOptions = MeshOptions()
 
 
 def run(options: Options) -> None:
-    from vlm_jax.errors import require_positive
     from vlm_jax.evals.calm.biases import chosen
     from vlm_jax.evals.result import result_of, write_result
     from vlm_jax.report.benchmark import print_result
 
     check_written(options)
     _check(options)
-    require_positive(options, "limit", "max_length", "batch_size")
     objects = _objects(options)
     trials = read_trials(options)
     _check_images(options, trials, objects)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from vlm_jax.commands.eval.scoring import Scoring
+from vlm_jax.commands.ranges import Range
 
 if TYPE_CHECKING:
     from vlm_jax.evals.answering.questions import ImageQuestion
@@ -40,15 +41,15 @@ class Judging:
     judge: str
     judge_model: str | None = None
     judge_key: str = "OPENAI_API_KEY"
-    judge_temperature: float | None = None
-    judge_max_tokens: int | None = None
+    judge_temperature: Annotated[float | None, Range(0, 100)] = None
+    judge_max_tokens: Annotated[int | None, Range(1, 1_000_000)] = None
     judge_image: bool = False
-    judge_prices: tuple[float, float] | None = None
+    judge_prices: Annotated[tuple[float, float] | None, Range(0, 1_000_000)] = None
     judge_cache: Path | None = None
-    judge_concurrency: int = 8
-    judge_timeout: float = 120.0
-    judge_retries: int = 6
-    judge_batch_size: int = 8
+    judge_concurrency: Annotated[int, Range(1, 1024)] = 8
+    judge_timeout: Annotated[float, Range(0, 86400, open=True)] = 120.0
+    judge_retries: Annotated[int, Range(0, 100)] = 6
+    judge_batch_size: Annotated[int, Range(1, 65536)] = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,14 +76,11 @@ def open_judge(options: Judged, others: Mapping[str, Opener] = {}) -> "Judge":
     Raises:
         InputError: There is no such judge, or the options do not fit it.
     """
-    from vlm_jax.errors import InputError, require_positive
+    from vlm_jax.errors import InputError
     from vlm_jax.evals.judges.cache import CachedJudge
     from vlm_jax.evals.judges.chat_api import without_password
 
     judging = options.judging
-    require_positive(judging, "judge_max_tokens", "judge_concurrency", "judge_timeout", "judge_batch_size")
-    if judging.judge_retries < 0 or (judging.judge_temperature or 0) < 0 or min(judging.judge_prices or (0,)) < 0:
-        raise InputError("a negative number among the judge's options", "0 or more")
     if judging.judge_image and options.answering.images is None:
         raise InputError("--judge-image without --images", "the folder of the benchmark's images")
     prefix, _, name = judging.judge.partition(":")

@@ -4,9 +4,10 @@ the truth. Prints a table and writes everything, 95 % intervals included, to a J
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
+from vlm_jax.commands.ranges import Range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Options:
     output: Path
     adapter: Path | None = None
     split: Literal["validation", "test"] = "test"
-    batch_size: int = 128
-    max_new_tokens: int = 56
+    batch_size: Annotated[int, Range(1, 65536)] = 128
+    max_new_tokens: Annotated[int, Range(1, 65536)] = 56
     preset: str | None = None
     mesh: MeshOptions = MeshOptions()
 
@@ -46,12 +47,10 @@ def run(options: Options) -> None:
 def measure(options: Options) -> dict:
     """The scores, from the file where it holds these very ones."""
     from vlm_jax.checkpoints.opening import open_model, open_policy
-    from vlm_jax.errors import require_positive
     from vlm_jax.evals.scenes.scorer import evaluate
     from vlm_jax.files import read_json, write_json
     from vlm_jax.runs.begin import begin
 
-    require_positive(options, "batch_size", "max_new_tokens")
     begun = begin(options, options.output, options.output.with_suffix(".run.json"), options.checkpoint)
     if begun.finished():
         return read_json(options.output)

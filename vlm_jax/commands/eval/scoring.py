@@ -86,13 +86,12 @@ def answers_of(options: Scoring, to_ask: Callable[[Path | None], Sequence["Image
     Raises:
         InputError: Both or neither are given, or the checkpoint cannot answer.
     """
-    from vlm_jax.errors import InputError, require_positive
+    from vlm_jax.errors import InputError
 
     if (options.answers is None) == (options.answering.checkpoint is None):
         found = "neither" if options.answers is None else "both"
         raise InputError(f"{found} of --answers and --checkpoint", "one of them")
     check_written(options)
-    require_positive(options.answering, "batch_size", "max_new_tokens")
     # Before hours of answering.
     if options.against is not None and not options.against.exists():
         raise InputError("no such file", "a file of answers", file=str(options.against))
