@@ -20,6 +20,9 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     console.print(
         f"{result['benchmark']}, mode {result['mode']}, {result['n']} samples{unparsed}", highlight=False, markup=False
     )
+    # First, since some of them say that the figures say nothing.
+    for remark in result["remarks"]:
+        console.print(f"Note: {remark}.", highlight=False, markup=False)
     if result["metrics"]:
         console.print(_metrics(result))
     for title, rows in result["tables"].items():
@@ -29,8 +32,6 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     if "comparison" in result:
         console.print()
         console.print(_comparison(result["comparison"]))
-    for remark in result["remarks"]:
-        console.print(f"Note: {remark}.", highlight=False, markup=False)
 
 
 def _metrics(result: Mapping[str, Any]) -> Table:

@@ -20,6 +20,7 @@ class Answering:
         checkpoint: Answer with this one first: a folder in transformers' LLaVA layout or of `vlm-jax convert`, or
             `tiny`.
         images: Folder of the images; with --answers for the page alone.
+        allow_outside: Images may lie outside that folder, where names or links lead out of it.
         adapter: Adapter folder, as `sft` and `ppo` write it.
         suffix: Put behind each question: `short` LLaVA-1.5's single word or phrase, `short_literal` the same as
             LLaVA-RLHF's scripts spell it, `letter` LLaVA-1.5's for options, `one_word` VCD's.
@@ -34,6 +35,7 @@ class Answering:
 
     checkpoint: str | None = None
     images: Path | None = None
+    allow_outside: bool = False
     adapter: Path | None = None
     suffix: Literal["none", "short", "short_literal", "letter", "one_word"] = "none"
     template: Literal["own", "vicuna_v1", "llava_v1"] = "own"

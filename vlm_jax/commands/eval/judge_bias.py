@@ -93,6 +93,7 @@ class Options:
 
 
 def run(options: Options) -> None:
+    from vlm_jax.errors import InputError
     from vlm_jax.evals.calm.biases import chosen
     from vlm_jax.evals.result import result_of, write_result
     from vlm_jax.report.benchmark import print_result
@@ -112,9 +113,13 @@ def run(options: Options) -> None:
             check_view(options.view, adapter)
         scored, *others = [_scored(options, trials, biases, adapter) for adapter in adapters]
         other = others[0] if others else None
+    if all(verdict is None for row in scored.per_sample for verdict in row["verdicts"].values()):
+        raise InputError("no verdict that can be read, of any pair", "a judge that chooses as it is told")
     result = result_of("CALM", "reward" if options.reward else "judge", scored, making(options), other)
     write_result(options.output, result, scored.per_sample)
-    print_result(result)
+    # The others stand in the table, a row for each bias.
+    beside = ("cr", "accuracy", *(f"error_{name}" for name in biases))
+    print_result({**result, "metrics": {name: value for name, value in scored.metrics.items() if name in beside}})
     print(options.output)
 
 

@@ -13,6 +13,7 @@ from vlm_jax.commands.ranges import Range
 if TYPE_CHECKING:
     from vlm_jax.evals.answering.questions import ImageQuestion
     from vlm_jax.evals.judges.interface import Judge, Judgement, JudgeRequest
+    from vlm_jax.evals.statistics.tally import Scored
 
 Opener = Callable[[str], "Judge"]
 
@@ -33,7 +34,7 @@ class Judging:
         judge_cache: Folder that keeps every judgement, so that none is paid for twice; left out: NAME.judgements beside
             the output. Several runs may share one.
         judge_concurrency: Requests on their way at one time.
-        judge_timeout: Seconds until a request is given up and tried again.
+        judge_timeout: Seconds until a request without a whole reply is given up and tried again.
         judge_retries: Tries after the first one.
         judge_batch_size: Judgements at a time of a checkpoint, which lies on --mesh.
     """
@@ -156,7 +157,11 @@ def judge_all(
         requests: As the benchmark has them.
         to_ask: The questions, with their images in a folder.
         wording: What the judge was told beside the questions' own texts; its hash goes into the result.
+
+    Raises:
+        InputError: The judge cannot go on, or said nothing at all.
     """
+    from vlm_jax.errors import InputError
     from vlm_jax.evals.judges.cache import sha256
     from vlm_jax.evals.judges.interface import priced, totals
     from vlm_jax.runs.progress import Meter
@@ -179,7 +184,24 @@ def judge_all(
     }
     said = {**judge.identity, **(told if judge.reads_prompts else {}), **totals(judgements)}
     print(_line(said))
+    if not any(one.text.strip() for one in judgements):
+        raise InputError(f"{len(judgements)} judgements, all of them empty", "a judge that says something")
     return [one.text for one in judgements], said
+
+
+def with_judge(scored: "Scored", judge: dict[str, Any]) -> "Scored":
+    """The result of judgements, and who made them.
+
+    Raises:
+        InputError: Nothing was read in any of them: a score would be one of nothing.
+    """
+    from vlm_jax.errors import InputError
+
+    if scored.unparsed == judge["judgements"]:
+        first = scored.per_sample[0]["judgement"][:80]
+        found = f"{scored.unparsed} judgements, none of which can be read ({first!r} for one)"
+        raise InputError(found, "a judge that rates as it is told, or --mode robust")
+    return dataclasses.replace(scored, judge=judge)
 
 
 def _as_wanted(
