@@ -270,7 +270,7 @@ def test_a_folder_of_results_to_given_questions(release, tmp_path):
         ([*llava(), {**llava()[0], "prompt": "Why?"}], "row 5: found an answer to 'Why?' about artwork/0020.png"),
         ([*llava(), {**llava()[0], "question_id": "poster/0020.png"}], "row 5: found an answer to 'Is it code?'"),
         ([{"question_id": "artwork/0020.png", "text": "Yes"}], "row 1: found an answer to '' about artwork/0020.png"),
-        ([{"text": "Yes"}], "no 'question_id'"),
+        ([{"text": "Yes"}], "an id under one of question_id"),
         ([{"question_id": "artwork/0020.png", "prompt": "Is it code?"}], "expected an answer under one of"),
         ([{**llava()[0], "text": 1}], "text of type int"),
     ],

@@ -2,7 +2,9 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -26,9 +28,9 @@ class MeshOptions:
         tensor: Parts that heads, hidden units and vocabulary are split into.
     """
 
-    data: int = 1
-    fsdp: int = 1
-    tensor: int = 1
+    data: Annotated[int, Range(1, 65536)] = 1
+    fsdp: Annotated[int, Range(1, 65536)] = 1
+    tensor: Annotated[int, Range(1, 65536)] = 1
 
 
 @dataclasses.dataclass(frozen=True)

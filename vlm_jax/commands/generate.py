@@ -5,8 +5,10 @@ Example: vlm-jax generate --checkpoint tiny --image photo.jpg --prompt "What is 
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 from vlm_jax.checkpoints.opening import MeshOptions
+from vlm_jax.ranges import LARGEST_COUNT, LARGEST_SEED, Range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +34,12 @@ class Options:
     prompt: str
     image: Path | None = None
     adapter: Path | None = None
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int = 0
-    max_length: int = 1024
+    max_new_tokens: Annotated[int, Range(1, 1 << 20)] = 128
+    temperature: Annotated[float, Range(0, 100)] = 0.0
+    top_p: Annotated[float, Range(0, 1, open=True)] = 1.0
+    top_k: Annotated[int, Range(0, LARGEST_COUNT)] = 0
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
+    max_length: Annotated[int, Range(1, 1 << 20)] = 1024
     preset: str | None = None
     mesh: MeshOptions = MeshOptions()
 

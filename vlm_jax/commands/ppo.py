@@ -9,13 +9,14 @@ are the recipe's (`vlm-jax recipe list`). The same command continues a run that 
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
 from vlm_jax.commands.reward_view import RewardView, check_view, evaluation_turn
 from vlm_jax.commands.training import Training, checked, open_for_training, optim_of
+from vlm_jax.ranges import LARGEST_COUNT, Range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,24 +68,24 @@ class Options(Training):
     images: Path
     policy: Path | None = None
     view: tyro.conf.OmitArgPrefixes[RewardView] = RewardView()
-    steps: int | None = from_recipe()
-    epochs: int | None = from_recipe()
-    minibatches: int | None = from_recipe()
-    prompt_length: int | None = from_recipe()
-    suffix_length: int | None = from_recipe()
-    max_new_tokens: int | None = from_recipe()
-    temperature: float | None = from_recipe()
-    kl_coefficient: float | None = from_recipe()
+    steps: Annotated[int | None, Range(1, LARGEST_COUNT)] = from_recipe()
+    epochs: Annotated[int | None, Range(1, 1000)] = from_recipe()
+    minibatches: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    prompt_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    suffix_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    max_new_tokens: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    temperature: Annotated[float | None, Range(1e-3, 100)] = from_recipe()
+    kl_coefficient: Annotated[float | None, Range(0, 1e6)] = from_recipe()
     kl_estimator: Literal["k1", "k1_clamped", "k3"] | None = from_recipe()
-    reward_scale: float | None = from_recipe()
-    stop_penalty: float | None = from_recipe()
-    length_coefficient: float | None = from_recipe()
-    correct_bonus: float | None = from_recipe()
-    gamma: float | None = from_recipe()
-    lam: float | None = from_recipe()
-    clip: float | None = from_recipe()
-    value_clip: float | None = from_recipe()
-    value_coefficient: float | None = from_recipe()
+    reward_scale: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
+    stop_penalty: Annotated[float | None, Range(0, 1e6)] = from_recipe()
+    length_coefficient: Annotated[float | None, Range(-1e6, 1e6)] = from_recipe()
+    correct_bonus: Annotated[float | None, Range(0, 1e6)] = from_recipe()
+    gamma: Annotated[float | None, Range(0, 1)] = from_recipe()
+    lam: Annotated[float | None, Range(0, 1)] = from_recipe()
+    clip: Annotated[float | None, Range(0, 1, open=True)] = from_recipe()
+    value_clip: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
+    value_coefficient: Annotated[float | None, Range(0, 1e6)] = from_recipe()
     pads: Literal["masked", "counted"] | None = from_recipe()
 
 
@@ -129,11 +130,9 @@ def complete(options: Options) -> Options:
     Raises:
         InputError: A figure is out of its range.
     """
-    from vlm_jax.errors import require_parts, require_positive
+    from vlm_jax.errors import require_parts
 
     options = with_recipe(options, "ppo", facts=options.view.facts is not None)
-    require_positive(options, "steps", "batch_size", "epochs", "minibatches", "microbatches", "save_every")
-    require_positive(options.view, "resolution")
     require_parts(options.batch_size, options.minibatches * options.microbatches, "parts (minibatches x microbatches)")
     return options
 

@@ -9,13 +9,14 @@ stopped.
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
 from vlm_jax.commands.reward_view import VIEW_FILE, RewardView, described, evaluation_turn
 from vlm_jax.commands.training import NewAdapter, Training, checked, open_for_training, optim_of
+from vlm_jax.ranges import LARGEST_COUNT, Range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,10 +46,10 @@ class Options(Training, NewAdapter):
     images: Path
     view: tyro.conf.OmitArgPrefixes[RewardView] = RewardView()
     verdict: tuple[str, str] | None = None
-    epochs: float | None = from_recipe()
-    max_length: int | None = from_recipe()
-    held_out: int | None = from_recipe()
-    centring: float | None = from_recipe()
+    epochs: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
+    max_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    held_out: Annotated[int | None, Range(0, LARGEST_COUNT)] = from_recipe()
+    centring: Annotated[float | None, Range(0, 1e6)] = from_recipe()
 
 
 def run(options: Options) -> None:
@@ -89,11 +90,9 @@ def complete(options: Options) -> Options:
     Raises:
         InputError: A figure is out of its range.
     """
-    from vlm_jax.errors import require_parts, require_positive
+    from vlm_jax.errors import require_parts
 
     options = with_recipe(options, "reward", facts=options.view.facts is not None)
-    require_positive(options, "epochs", "batch_size", "microbatches", "max_length", "save_every")
-    require_positive(options.view, "resolution")
     require_parts(options.batch_size, options.microbatches, "microbatches")
     return options
 

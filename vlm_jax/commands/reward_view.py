@@ -2,9 +2,10 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from vlm_jax.commands.from_recipe import from_recipe
+from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
     from vlm_jax.data.evaluation_turn import RewardPrompt
@@ -24,7 +25,7 @@ class RewardView:
     """
 
     facts: Path | None = None
-    resolution: int | None = None
+    resolution: Annotated[int | None, Range(1, 1 << 14)] = None
     reward_prompt: str | None = from_recipe()
 
 

@@ -8,10 +8,11 @@ that was stopped.
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
 from vlm_jax.commands.training import NewAdapter, Training, checked, open_for_training, optim_of
+from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
     from vlm_jax.arrays import Params
@@ -33,8 +34,8 @@ class Options(Training, NewAdapter):
     data: Path
     images: Path
     trainable: Literal["lora", "full"] = "lora"
-    epochs: float | None = from_recipe()
-    max_length: int | None = from_recipe()
+    epochs: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
+    max_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
 
 
 def run(options: Options) -> None:
@@ -72,7 +73,7 @@ def complete(options: Options) -> Options:
     Raises:
         InputError: A figure is out of its range, or belongs to the other kind of training.
     """
-    from vlm_jax.errors import InputError, require_parts, require_positive
+    from vlm_jax.errors import InputError, require_parts
 
     if options.trainable == "full":
         if options.lora_rank is not None or options.lora_alpha is not None:
@@ -80,7 +81,6 @@ def complete(options: Options) -> Options:
         # There is no adapter.
         options = dataclasses.replace(options, lora_rank=0, lora_alpha=0.0)
     options = with_recipe(options, f"sft-{options.trainable}")
-    require_positive(options, "epochs", "batch_size", "microbatches", "max_length", "save_every")
     require_parts(options.batch_size, options.microbatches, "microbatches")
     return options
 

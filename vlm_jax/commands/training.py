@@ -2,10 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.from_recipe import from_recipe
+from vlm_jax.ranges import LARGEST_COUNT, LARGEST_SEED, Range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,18 +47,18 @@ class Training:
     checkpoint: str
     out: Path
     recipe: str | None = None
-    batch_size: int | None = from_recipe()
-    microbatches: int | None = from_recipe()
-    learning_rate: float | None = from_recipe()
+    batch_size: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    microbatches: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    learning_rate: Annotated[float | None, Range(0, 10, open=True)] = from_recipe()
     schedule: Literal["constant", "cosine"] | None = from_recipe()
-    warmup: float | None = from_recipe()
-    clip_norm: float | None = from_recipe()
-    weight_decay: float | None = from_recipe()
-    b2: float | None = from_recipe()
+    warmup: Annotated[float | None, Range(0, 1e6)] = from_recipe()
+    clip_norm: Annotated[float | None, Range(0, 1e9, open=True)] = from_recipe()
+    weight_decay: Annotated[float | None, Range(0, 10)] = from_recipe()
+    b2: Annotated[float | None, Range(0, 1)] = from_recipe()
     remat: Literal["none", "dots", "block"] | None = from_recipe()
-    save_every: int | None = from_recipe()
+    save_every: Annotated[int | None, Range(1, LARGEST_COUNT)] = from_recipe()
     drop_long: bool = False
-    seed: int = 0
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     preset: str | None = None
     mesh: MeshOptions = MeshOptions()
 
@@ -71,8 +72,8 @@ class NewAdapter:
         lora_alpha: Its updates are multiplied by alpha / rank.
     """
 
-    lora_rank: int | None = from_recipe()
-    lora_alpha: float | None = from_recipe()
+    lora_rank: Annotated[int | None, Range(0, 1 << 14)] = from_recipe()
+    lora_alpha: Annotated[float | None, Range(0, 1e6)] = from_recipe()
 
 
 def optim_of(options: Training, steps: int, warmup_steps: int) -> "Optim":

@@ -4,10 +4,11 @@ the truth. Prints a table and writes everything, 95 % intervals included, to a J
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
+from vlm_jax.ranges import Range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +36,9 @@ class Options:
     adapter: Path | None = None
     split: Literal["validation", "test"] = "test"
     recipe: str | None = None
-    batch_size: int | None = from_recipe()
-    max_new_tokens: int | None = from_recipe()
-    prompt_lengths: tuple[int, ...] | None = from_recipe()
+    batch_size: Annotated[int | None, Range(1, 65536)] = from_recipe()
+    max_new_tokens: Annotated[int | None, Range(1, 65536)] = from_recipe()
+    prompt_lengths: Annotated[tuple[int, ...] | None, Range(1, 65536)] = from_recipe()
     preset: str | None = None
     mesh: MeshOptions = MeshOptions()
 
@@ -52,13 +53,11 @@ def run(options: Options) -> None:
 def measure(options: Options) -> dict:
     """The scores, from the file where it holds these very ones."""
     from vlm_jax.checkpoints.opening import open_model, open_policy
-    from vlm_jax.errors import require_positive
     from vlm_jax.evals.scenes.scorer import evaluate
     from vlm_jax.files import read_json, write_json
     from vlm_jax.runs.begin import begin
 
     options = with_recipe(options, "answer")
-    require_positive(options, "batch_size", "max_new_tokens")
     begun = begin(options, options.output, options.output.with_suffix(".run.json"), options.checkpoint)
     if begun.finished():
         return read_json(options.output)
