@@ -21,6 +21,32 @@ except ImportError:
     fcntl = None
 
 
+def below(folder: Path, name: str | Path, *, allow_outside: bool = False) -> Path:
+    """``folder / name``, for a name that stands in a file and may have been written by anybody: it must lie below the
+    folder after all links are followed (the folder itself may be one). Whether there is such a file is not asked.
+
+    Args:
+        folder: What the name is relative to.
+        name: As it stands in the file.
+        allow_outside: Whether any place will do.
+
+    Raises:
+        InputError: It lies elsewhere, or is no name.
+    """
+    path = folder / name
+    if not allow_outside:
+        try:
+            # By hand, since a file of rows asks a million times.
+            inside = os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), ""))
+        except ValueError:
+            # A zero byte.
+            raise InputError(f"the name {str(name)!r}", "the name of a file") from None
+        if not inside:
+            found = f"{str(name)!r}, which does not lie below {folder} once links are followed"
+            raise InputError(found, "a name below it, or --allow-outside")
+    return path
+
+
 def refuse_existing(path: Path) -> None:
     """Raises:
     InputError: There is something of this name; nothing is overwritten.
