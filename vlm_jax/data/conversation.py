@@ -153,15 +153,29 @@ def render(template: Template, turns: Sequence[Turn]) -> list[Piece]:
 
 
 @functools.lru_cache(maxsize=8)
-def _adds_space(tokenizer: Tokenizer) -> bool:
-    return tokenizer.tokenize("a")[0].startswith("▁")
+def _own_space(tokenizer: Tokenizer) -> Literal["none", "one more", "the same"]:
+    """Whether the tokeniser puts a space in front of every text, and what it makes of one that is there already."""
+    plain, spaced = (tokenizer.tokenize(text) for text in ("a", " a"))
+    if not plain[0].startswith("▁"):
+        return "none"
+    return "the same" if plain == spaced else "one more"
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text as a piece of its own: no control tokens, one leading space left to the tokeniser."""
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], keep_space: bool = False) -> list[list[int]]:
+    """Ids of each text as a piece of its own, without control tokens.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        texts: Pieces.
+        keep_space: Whether a space in front of a text stands beside the one that tokenisers of the LLaMA family put
+            there (SentencePiece over the text as it is); otherwise it is that one.
+    """
     with _TOKENIZING:
-        if _adds_space(tokenizer):
+        own = _own_space(tokenizer)
+        if own == "one more" and not keep_space:
             texts = [text.removeprefix(" ") for text in texts]
+        elif own == "the same" and keep_space:
+            texts = [f" {text}" if text.startswith(" ") else text for text in texts]
         return tokenizer(
             list(texts),
             add_special_tokens=False,
