@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 
 from vlm_jax.arrays import Batch
 from vlm_jax.config import LlavaConfig
-from vlm_jax.data.conversation import Encoded, Template, Tokenizer, encode_texts
-from vlm_jax.data.evaluation_turn import RewardPrompt, render
+from vlm_jax.data.conversation import Encoded, Template, Tokenizer
+from vlm_jax.data.evaluation_turn import RewardPrompt, encode
 from vlm_jax.data.images import load_image, placeholder, prepare
 from vlm_jax.data.sources import Record
 from vlm_jax.errors import InputError, TooLongError
@@ -64,7 +64,7 @@ def suffixes(
 
     @functools.lru_cache(KEPT_TEXTS)
     def suffix(facts: tuple[str, ...] | None) -> list[int]:
-        return encode_texts(tokenizer, [render(prompt, template, facts)])[0]
+        return encode(tokenizer, prompt, template, facts)
 
     return suffix
 

@@ -42,9 +42,9 @@ _TOKENIZING = threading.Lock()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Turn:
-    """One utterance, in the words of the LLaVA JSON format."""
+    """One utterance, in the words of the LLaVA JSON format; a system line may stand before the first one."""
 
-    role: Literal["human", "gpt"]
+    role: Literal["human", "gpt", "system"]
     text: str
 
 
@@ -110,17 +110,16 @@ class Encoded:
 
 
 def place_image(turns: Sequence[Turn]) -> list[Turn]:
-    """Moves ``<image>`` to the front of the first human turn, as ``<image>\\n`` + stripped text.
+    """Moves ``<image>`` to the front of the human turn that it stands in, as ``<image>\\n`` + stripped text.
 
-    Source of the rule: LLaVA ``preprocess_multimodal``. One image per conversation; without one nothing
-    changes.
+    Source of the rule: LLaVA ``preprocess_multimodal``. One image per conversation; without one nothing changes. In
+    an answer the marker is a word like any other.
     """
-    if not any(IMAGE in turn.text for turn in turns):
-        return list(turns)
-    placed = [Turn(turn.role, turn.text.replace(IMAGE, "").strip()) if IMAGE in turn.text else turn for turn in turns]
-    first = next(i for i, turn in enumerate(placed) if turn.role == "human")
-    placed[first] = Turn("human", f"{IMAGE}\n{placed[first].text.strip()}")
-    return placed
+    return [_image_first(turn) if turn.role == "human" and IMAGE in turn.text else turn for turn in turns]
+
+
+def _image_first(turn: Turn) -> Turn:
+    return Turn(turn.role, f"{IMAGE}\n{turn.text.replace(IMAGE, '').strip()}".strip())
 
 
 def render(template: Template, turns: Sequence[Turn]) -> list[Piece]:
@@ -129,16 +128,17 @@ def render(template: Template, turns: Sequence[Turn]) -> list[Piece]:
     Args:
         template: The words around the turns.
         turns: Human and assistant in turn, human first. After a last human turn the rendering ends at
-            ``ASSISTANT:``.
+            ``ASSISTANT:``. A system turn before them stands in place of the template's system line.
 
     Raises:
         ValueError: The roles do not alternate.
     """
+    system, turns = (turns[0].text, turns[1:]) if turns and turns[0].role == "system" else (template.system, turns)
     if [turn.role for turn in turns] != [("human", "gpt")[i % 2] for i in range(len(turns))]:
         raise ValueError(f"roles must alternate and start with human, not {[turn.role for turn in turns]}")
     (user, assistant), (between, end) = template.roles, template.separators
     pieces: list[Piece] = []
-    opening = f"{template.system}{between}" if template.system else ""
+    opening = f"{system}{between}" if system else ""
     for turn in place_image(turns):
         if turn.role == "gpt":
             pieces += [Piece(f" {turn.text}", True), Piece(end, True, "end")]
@@ -153,15 +153,29 @@ def render(template: Template, turns: Sequence[Turn]) -> list[Piece]:
 
 
 @functools.lru_cache(maxsize=8)
-def _adds_space(tokenizer: Tokenizer) -> bool:
-    return tokenizer.tokenize("a")[0].startswith("▁")
+def _own_space(tokenizer: Tokenizer) -> Literal["none", "one more", "the same"]:
+    """Whether the tokeniser puts a space in front of every text, and what it makes of one that is there already."""
+    plain, spaced = (tokenizer.tokenize(text) for text in ("a", " a"))
+    if not plain[0].startswith("▁"):
+        return "none"
+    return "the same" if plain == spaced else "one more"
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text as a piece of its own: no control tokens, one leading space left to the tokeniser."""
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], keep_space: bool = False) -> list[list[int]]:
+    """Ids of each text as a piece of its own, without control tokens.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        texts: Pieces.
+        keep_space: Whether a space in front of a text stands beside the one that tokenisers of the LLaMA family put
+            there (SentencePiece over the text as it is); otherwise it is that one.
+    """
     with _TOKENIZING:
-        if _adds_space(tokenizer):
+        own = _own_space(tokenizer)
+        if own == "one more" and not keep_space:
             texts = [text.removeprefix(" ") for text in texts]
+        elif own == "the same" and keep_space:
+            texts = [f" {text}" if text.startswith(" ") else text for text in texts]
         return tokenizer(
             list(texts),
             add_special_tokens=False,
