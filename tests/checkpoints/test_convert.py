@@ -137,7 +137,7 @@ def test_delta_weights(tmp_path):
     smaller = {name: tensor[tuple(slice(n - 1) for n in tensor.shape)].clone() for name, tensor in base.items()}
     del smaller["model.layers.2.mlp.up_proj.weight"]
     torch.save(smaller, tmp_path / "base/pytorch_model.bin")
-    with pytest.raises(InputError, match=r"layers.2.mlp.up_proj.weight in one of them alone; .* under a delta of"):
+    with pytest.raises(InputError, match=r"layers.2.mlp.up_proj.weight in .*delta.pytorch_model.bin alone; .* under a delta of"):
         open_source(tmp_path / "delta", vision=tmp_path / "clip", base=tmp_path / "base")
 
 

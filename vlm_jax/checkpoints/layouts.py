@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import flax.traverse_util
 import jax
+import ml_dtypes
 import numpy as np
 
 from vlm_jax.arrays import Params
@@ -270,13 +271,24 @@ def slots(layout: Layout, shapes: Params) -> dict[str, Slot]:
     return found
 
 
-def problems(expected: Mapping[str, Slot], found: Mapping[str, tuple[int, ...]]) -> str:
-    """Missing, unknown and mis-shaped tensors of a file as one text; empty where it fills every slot."""
+def problems(
+    expected: Mapping[str, Slot], found: Mapping[str, tuple[int, ...]], spelled: Mapping[str, str] | None = None
+) -> str:
+    """Missing, unknown and mis-shaped tensors of a file as one text; empty where it fills every slot.
+
+    Args:
+        expected: Of the layout.
+        found: Shapes by the layout's names.
+        spelled: What the file itself calls them, where that is something else.
+    """
+    spelled = spelled or {}
     kinds = {
         "missing": [f"{name} {list(slot.shape)}" for name, slot in expected.items() if name not in found],
-        "unknown": [f"{name} {list(shape)}" for name, shape in found.items() if name not in expected],
+        "unknown": [
+            f"{spelled.get(name, name)} {list(shape)}" for name, shape in found.items() if name not in expected
+        ],
         "mis-shaped": [
-            f"{name} {list(found[name])} instead of {list(slot.shape)}"
+            f"{spelled.get(name, name)} {list(found[name])} instead of {list(slot.shape)}"
             for name, slot in expected.items()
             if name in found and tuple(found[name]) != tuple(slot.shape)
         ],
@@ -295,6 +307,12 @@ def translated(expected: Mapping[str, Slot], read: Callable[[str], np.ndarray]) 
         yield slot, slot.transform.to_ours(read(name))
 
 
+def common_type(one: np.dtype, other: np.dtype) -> np.dtype:
+    """A type that holds the values of both. Of the two halves neither holds the other's: that is float32."""
+    halves = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)}
+    return np.dtype(np.float32) if {one, other} == halves else np.promote_types(one, other)
+
+
 def gather(parts: Iterable[tuple[Slot, np.ndarray]], shapes: Params) -> Params:
     """Tensors in our axes as a tree of NumPy arrays; a stacked leaf takes a type that holds all of its layers."""
     leaves = flax.traverse_util.flatten_dict(shapes, sep="/")
@@ -307,7 +325,7 @@ def gather(parts: Iterable[tuple[Slot, np.ndarray]], shapes: Params) -> Params:
             # One buffer per leaf: stacking a list of layers would hold a large model twice.
             tree[slot.path] = np.empty(leaves[slot.path].shape, tensor.dtype)
         leaf = tree[slot.path]
-        kind = np.promote_types(leaf.dtype, tensor.dtype)
+        kind = common_type(leaf.dtype, tensor.dtype)
         tree[slot.path] = leaf if leaf.dtype == kind else leaf.astype(kind)
         tree[slot.path][slot.layer] = tensor
     return flax.traverse_util.unflatten_dict(tree, sep="/")

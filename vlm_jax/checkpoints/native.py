@@ -23,9 +23,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vlm_jax.arrays import Params
+from vlm_jax.checkpoints.special_ids import KEYS, settle, tokenizer_beside
 from vlm_jax.checkpoints.stored import StoredArray, place_stored
 from vlm_jax.checkpoints.tensor_files import TYPES, TensorFile
 from vlm_jax.config import LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
+from vlm_jax.data.conversation import Tokenizer
 from vlm_jax.errors import InputError, differences
 from vlm_jax.files import read_json, write_json
 from vlm_jax.models.llava import init_llava
@@ -99,8 +101,7 @@ def read_info(folder: Path) -> NativeInfo:
     try:
         parts = {"vision": VisionConfig, "language": LanguageConfig, "lora": LoraConfig}
         config = raw["config"] | {name: kind(**raw["config"][name]) for name, kind in parts.items()}
-        if config.get("image_ends") is not None:
-            config["image_ends"] = tuple(config["image_ends"])
+        config |= {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
         return NativeInfo(LlavaConfig(**config), raw["dtype"], raw["scheme"], raw["source"])
     except (KeyError, TypeError) as error:
         raise InputError(f"an odd or missing entry ({error})", "what vlm-jax convert writes", file=str(path)) from None
@@ -128,6 +129,26 @@ def map_native(folder: Path) -> tuple[NativeInfo, Params]:
         return StoredArray(leaf.shape, np.dtype(leaf.dtype), read, lambda layer: np.array(read()[layer]))
 
     return info, jax.tree_util.tree_map_with_path(stored, shapes)
+
+
+def open_native(folder: Path, tokenizer: Tokenizer | None = None) -> tuple[LlavaConfig, Params, tuple[str, ...]]:
+    """Config and base of :func:`map_native`, with the ids of special tokens held against the tokenizer.
+
+    Args:
+        folder: The checkpoint.
+        tokenizer: The one in the folder, where it is open already.
+
+    Returns:
+        The config, the base, and remarks on what the file gets wrong.
+
+    Raises:
+        InputError: As in :func:`map_native`, or the tokenizer is another model's.
+    """
+    info, base = map_native(folder)
+    ends = [info.config.eos_token_id, *info.config.end_token_ids]
+    said = {CONFIG_FILE: {key: getattr(info.config, key) for key in KEYS} | {"eos_token_id": ends}}
+    config, remarks = settle(info.config, said, tokenizer or tokenizer_beside(folder), folder)
+    return config, base, remarks
 
 
 def read_shapes(folder: Path) -> tuple[NativeInfo, Params]:

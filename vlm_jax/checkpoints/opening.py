@@ -87,7 +87,8 @@ def open_model(
         mesh = make_mesh(**dataclasses.asdict(mesh_options))
     except ValueError as error:
         raise InputError(str(error), "fewer parts in --mesh.*") from None
-    config, stored = map_base(folder)
+    tokenizer = load_tokenizer(folder)
+    config, stored = map_base(folder, tokenizer)
     if preset is not None:
         check_preset(config, preset, folder)
     if adapter is not None:
@@ -95,31 +96,43 @@ def open_model(
     return Model(
         config=config,
         base=place_stored(mesh, stored),
-        tokenizer=load_tokenizer(folder),
+        tokenizer=tokenizer,
         template=TEMPLATES[config.template],
         mesh=mesh,
     )
 
 
-def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:
+def map_base(folder: Path, tokenizer: "Tokenizer | None" = None) -> tuple["LlavaConfig", "Params"]:
     """A base as :class:`~vlm_jax.checkpoints.stored.StoredArray`, which stay in their files until they are looked at.
+
+    Says on the standard error stream what its files get wrong and how that was decided.
+
+    Args:
+        folder: In our own layout or in transformers'.
+        tokenizer: The one in the folder, where it is open already.
 
     Raises:
         InputError: The checkpoint is broken, or of a layout that has to be converted first.
     """
-    from vlm_jax.checkpoints.native import CONFIG_FILE, map_native
+    import sys
+
+    from vlm_jax.checkpoints.native import CONFIG_FILE, open_native
     from vlm_jax.checkpoints.sources import open_hf
     from vlm_jax.errors import InputError
     from vlm_jax.files import read_json
 
     if (folder / CONFIG_FILE).exists():
-        info, base = map_native(folder)
-        return info.config, base
-    if "text_config" not in read_json(folder / "config.json"):
+        config, base, remarks = open_native(folder, tokenizer)
+    elif "text_config" not in read_json(folder / "config.json"):
         wanted = "transformers' layout, or our own: vlm-jax convert makes it from every other"
         raise InputError("a checkpoint of another layout", wanted, file=str(folder / "config.json"))
-    source = open_hf(folder)
-    return source.config, source.stored()
+    else:
+        source = open_hf(folder, tokenizer)
+        config, base, remarks = source.config, source.stored(), source.remarks
+    for remark in remarks:
+        # Not among what a verb prints as its result.
+        print(f"note: {folder}: {remark}", file=sys.stderr)
+    return config, base
 
 
 def open_policy(model: Model, adapter: Path | None) -> "Params":

@@ -87,7 +87,7 @@ def _torch(folder: Path) -> Description:
     try:
         source = open_source(folder)
         layout = {"hf": "transformers' LLaVA", "llava": "original LLaVA"}[source.layout]
-        remarks = _without_tokenizer(folder) or ["complete"]
+        remarks = [*source.remarks, *(_without_tokenizer(folder) or ["complete"])]
     except InputError as error:
         layout = _guess(raw)
         remarks = [f"not usable as it is: found {error.found}; expected {error.expected}"]

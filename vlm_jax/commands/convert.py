@@ -45,6 +45,7 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.native import CONFIG_FILE
     from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.sources import open_source
+    from vlm_jax.data.tokenizers import load_tokenizer
     from vlm_jax.errors import InputError
     from vlm_jax.runs.progress import Meter
 
@@ -56,7 +57,12 @@ def run(options: Options) -> None:
         report(export_adapter(options.source, options.target, "llava"))
         print(options.target)
         return
-    source = open_source(options.source, options.vision, options.projector, options.base)
+    # First of all: hours of converting are lost where nobody can write to the result.
+    folder = options.tokenizer or options.source
+    tokenizer = load_tokenizer(folder)
+    source = open_source(options.source, options.vision, options.projector, options.base, tokenizer)
+    for remark in source.remarks:
+        print(f"note: {remark}")
     mebibytes = 2**20
     total = sum(path.stat().st_size for path in source.files) // mebibytes
     done = 0
@@ -67,9 +73,7 @@ def run(options: Options) -> None:
             done += size
             meter.update(min(done // mebibytes, total))
 
-        rows = convert(
-            source, options.target, options.tokenizer or options.source, options.dtype, options.quantize, step
-        )
+        rows = convert(source, options.target, folder, options.dtype, options.quantize, step)
     report(rows)
     print(options.target)
 
