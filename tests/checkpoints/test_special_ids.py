@@ -116,7 +116,7 @@ def test_a_config_of_empty_special_tokens(tmp_path):
     ids=str,
 )
 def test_lists_of_ends(ends, further, tmp_path):
-    """A chat's end counts beside the tokenizer's; what begins or fills up a text, a word, and what has no row do not."""
+    """A chat's end counts beside the tokenizer's; a beginning, padding, a word and an id without a row do not."""
     controls = ("<unk>", "<s>", "</s>", "<pad>", "<turn>")
     tokenizer = load_tokenizer(write_llama_tokenizer(tmp_path / "x", controls=controls))
     config, _ = settle(CONFIG, {"config.json": {**RIGHT, "eos_token_id": ends}}, tokenizer, tmp_path)

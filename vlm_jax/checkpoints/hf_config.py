@@ -10,6 +10,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vlm_jax.config import CLIP_MEAN, CLIP_STD, LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
 from vlm_jax.errors import InputError
 
@@ -50,6 +52,7 @@ _FIXED: dict[str, dict[str, Any]] = {
     },
     "vision_config": {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", "num_channels": 3},
 }
+_LARGEST = float(np.finfo(np.float32).max)
 _PROJECTOR_ACT = {"mlp": "gelu", "linear": "linear"}
 _OWN_FIELDS = ("dtype", "remat", "template", "aspect", "image_ends")
 
@@ -73,7 +76,9 @@ def odd_numbers(section: dict[str, Any], part: str) -> list[str]:
 
 
 def _is_number(value: Any, kind: type) -> bool:
-    return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    """Whether a value out of JSON is one of these, and finite in float32, which it is computed with."""
+    fits = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return fits and abs(value) <= _LARGEST
 
 
 def is_id(value: Any, rows: int) -> bool:

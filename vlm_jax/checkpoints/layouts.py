@@ -140,19 +140,21 @@ HF_LLAVA_RENAMES = (
     (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
 )
 
+# The projector of the original code.
+ORIGINAL_PROJECTORS: dict[str, Layout] = {
+    "linear": _linear("model.mm_projector", "projector/linear1", bias=True),
+    "mlp": (
+        *_linear("model.mm_projector.0", "projector/linear1", bias=True),
+        *_linear("model.mm_projector.2", "projector/linear2", bias=True),
+    ),
+}
+
 _TOWER = "model.vision_tower.vision_tower.vision_model"
 
 
 def original_llava(projector: Literal["linear", "mlp"]) -> Layout:
     """``LlavaLlamaForCausalLM`` of the original code, LLaVA-RLHF's ``sft_model`` included."""
-    maps = {
-        "linear": _linear("model.mm_projector", "projector/linear1", bias=True),
-        "mlp": (
-            *_linear("model.mm_projector.0", "projector/linear1", bias=True),
-            *_linear("model.mm_projector.2", "projector/linear2", bias=True),
-        ),
-    }
-    return (*llama("model", "lm_head", "language"), *maps[projector], *clip_vision(_TOWER, "vision"))
+    return (*llama("model", "lm_head", "language"), *ORIGINAL_PROJECTORS[projector], *clip_vision(_TOWER, "vision"))
 
 
 # A tower beside an original checkpoint: transformers' CLIPModel or CLIPVisionModel, and the latter's flat names of 5.x.
@@ -199,6 +201,14 @@ PEFT_LORA: Layout = tuple(
 PEFT_LORA_RENAMES = (
     (r"^base_model\.model\.model\.language_model\.", "base_model.model.model."),
     (r"^base_model\.model\.language_model\.model\.", "base_model.model.model."),
+)
+
+# A projector that was trained whole beside an adapter: peft's ``modules_to_save``, on whichever class.
+PEFT_PROJECTOR_RENAMES = (
+    (r"\.(modules_to_save|original_module)\.(default\.)?", "."),
+    (r"^.*multi_modal_projector\.linear_1\.", "model.mm_projector.0."),
+    (r"^.*multi_modal_projector\.linear_2\.", "model.mm_projector.2."),
+    (r"^.*mm_projector\.", "model.mm_projector."),
 )
 
 # A scalar head, torch's Linear to one output.

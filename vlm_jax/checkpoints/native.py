@@ -23,6 +23,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vlm_jax.arrays import Params
+from vlm_jax.checkpoints.finite import finite
 from vlm_jax.checkpoints.special_ids import KEYS, settle, tokenizer_beside
 from vlm_jax.checkpoints.stored import StoredArray, place_stored
 from vlm_jax.checkpoints.tensor_files import TYPES, TensorFile
@@ -114,7 +115,7 @@ def load_native(folder: Path, mesh: Mesh) -> tuple[NativeInfo, Params]:
 
 
 def map_native(folder: Path) -> tuple[NativeInfo, Params]:
-    """The base as :class:`StoredArray`, which map the file.
+    """The base as :class:`StoredArray`, which map the file and refuse values that are not finite when they are read.
 
     Raises:
         InputError: A file is missing or broken, or its tensors are not those of its config.
@@ -125,8 +126,14 @@ def map_native(folder: Path) -> tuple[NativeInfo, Params]:
 
     def stored(key_path: Any, leaf: jax.ShapeDtypeStruct) -> StoredArray:
         # A map of its own every time: its pages go back when whoever looked at it is done.
-        read = functools.partial(np.memmap, path, leaf.dtype, "r", places[path_name(key_path)], leaf.shape)
-        return StoredArray(leaf.shape, np.dtype(leaf.dtype), read, lambda layer: np.array(read()[layer]))
+        name = path_name(key_path)
+        mapped = functools.partial(np.memmap, path, leaf.dtype, "r", places[name], leaf.shape)
+        return StoredArray(
+            leaf.shape,
+            np.dtype(leaf.dtype),
+            lambda: finite(name, mapped(), path),
+            lambda layer: finite(f"{name}, layer {layer}", np.array(mapped()[layer]), path),
+        )
 
     return info, jax.tree_util.tree_map_with_path(stored, shapes)
 
@@ -191,7 +198,7 @@ class NativeWriter:
         text = json.dumps(header).encode()
         # The tensors begin at a multiple of 64, for readers that map them.
         text += b" " * (-(8 + len(text)) % 64)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             # Also in a file that is there: whoever made it may have been killed before its header was written.
             os.truncate(path, 8 + len(text) + sizes)

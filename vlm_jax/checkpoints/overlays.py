@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlm_jax.checkpoints.layouts import normalised
+from vlm_jax.checkpoints.layouts import common_type, normalised
 from vlm_jax.checkpoints.tensor_files import TensorFolder
 from vlm_jax.errors import InputError
 
@@ -72,12 +72,14 @@ class NewRows:
             wanted = f"two rows of {list(found[1:])}, or {list(found)} as in {table.home}"
             raise InputError(name, wanted, file=str(rows.tensors.path))
         self.path, self.home = rows.tensors.path, table.tensors.home
-        self.shapes, self.dtypes = table.tensors.shapes, table.tensors.dtypes
+        kinds = (place.tensors.dtypes[place.name] for place in (table, rows))
+        self.shapes = table.tensors.shapes
+        self.dtypes = {**table.tensors.dtypes, table.name: common_type(*kinds)}
         self.files = [*table.tensors.files, *rows.tensors.files]
         self._table, self._rows = table, rows
 
     def read(self, name: str) -> np.ndarray:
-        table = self._table.tensors.read(name).copy()
+        table = self._table.tensors.read(name).astype(self.dtypes[name])
         table[-2:] = self._rows.tensors.read(self._rows.name)[-2:]
         return table
 

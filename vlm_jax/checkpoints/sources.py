@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from vlm_jax.arrays import Params
+from vlm_jax.checkpoints.finite import finite
 from vlm_jax.checkpoints.hf_config import OWN_KEY, parse_config
 from vlm_jax.checkpoints.layouts import (
     CLIP_OTHERS,
@@ -109,7 +110,8 @@ class Source:
         """(torch name, slot, tensor in our axes) of every tensor but the skipped ones, file by file.
 
         Raises:
-            InputError: A linear projector is followed by something else than the identity.
+            InputError: A linear projector is followed by something else than the identity, or a value is no finite
+                number.
         """
         self._check_projector()
         for name, slot in self.slots.items():
@@ -137,7 +139,8 @@ class Source:
         return jax.tree_util.tree_map_with_path(leaf, stored_shapes("llava", self.config))
 
     def _ours(self, name: str) -> np.ndarray:
-        return self.slots[name].transform.to_ours(self.read(name))
+        place = self.places[name]
+        return self.slots[name].transform.to_ours(finite(place.name, self.read(name), place.home))
 
     def _is_identity(self, slot: Slot) -> bool:
         """transformers' class always has two matrices: a single one is stored with the identity behind it."""

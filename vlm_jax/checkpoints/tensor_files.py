@@ -175,21 +175,16 @@ def _stays_inside(file: str) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in file
 
 
-def not_finite(tensor: np.ndarray) -> int:
-    """How many values are NaN or infinite."""
-    # A sum is finite where all values are, at a tenth of the price of looking at each.
-    with np.errstate(all="ignore"):
-        if np.isfinite(tensor.sum(dtype=np.float32)):
-            return 0
-    return int(tensor.size - np.isfinite(tensor).sum())
-
-
 def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     """One file; safetensors writes an array's buffer as it lies in memory, transposed ones have to be copied."""
     solid = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
     # transformers refuses a file that does not name its framework.
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file(solid, path, metadata={"format": "pt"})
+        # safetensors writes what its owner alone may read, whatever the umask says.
+        path.chmod(mode)
     except SafetensorError as error:
         # Its own error hides the system's, a full disk's say.
         if (number := re.search(r"os error (\d+)", str(error))) is None:

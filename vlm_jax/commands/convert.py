@@ -54,7 +54,7 @@ def run(options: Options) -> None:
         raise InputError("a checkpoint in our own layout, converted already", wanted, file=str(options.source))
     if is_adapter(options.source):
         _refuse_options(options)
-        report(export_adapter(options.source, options.target, "llava"))
+        export_adapter(options.source, options.target, "llava")
         print(options.target)
         return
     # First of all: hours of converting are lost where nobody can write to the result.
@@ -85,18 +85,11 @@ def _refuse_options(options: Options) -> None:
     names = ("vision", "projector", "base", "tokenizer", "dtype", "quantize")
     if odd := [f"--{name}" for name in names if getattr(options, name) is not None]:
         raise InputError(f"{', '.join(odd)} for an adapter", "none of them", file=str(options.source))
-    for path in sorted(options.source.glob("non_lora_trainables.*")):
-        print(
-            f"warning: {path} is no part of an adapter; it goes with its base: vlm-jax convert ... --projector {path}"
-        )
 
 
 def report(rows: list[dict]) -> None:
-    """What a reader should know of the weights: broken ones by name, and the error of quantising them."""
-    for row in rows:
-        if row["not_finite"]:
-            print(f"warning: {row['not_finite']} values of {row['tensor']} are NaN or infinite as stored")
-    if errors := [row for row in rows if row.get("relative_rms") is not None]:
+    """The error of quantising the weights."""
+    if errors := [row for row in rows if "relative_rms" in row]:
         worst = max(errors, key=lambda row: row["relative_rms"])
         mean = sum(row["relative_rms"] for row in errors) / len(errors)
         print(

@@ -5,6 +5,7 @@ Example: vlm-jax generate --checkpoint tiny --image photo.jpg --prompt "What is 
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
 
@@ -25,6 +26,7 @@ class Options:
         seed: Of the draws.
         max_length: Most positions that the prompt may take, image included.
         preset: Refuse a checkpoint that is not this preset.
+        dtype: Arithmetic; the checkpoint's own without.
         mesh: Layout of the devices.
     """
 
@@ -39,6 +41,7 @@ class Options:
     seed: int = 0
     max_length: int = 1024
     preset: str | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
     mesh: MeshOptions = MeshOptions()
 
 
@@ -57,7 +60,9 @@ def run(options: Options) -> None:
         load_image(options.image)
     text = options.prompt if options.image is None else f"{IMAGE}\n{options.prompt}"
     record = Prompt(id="prompt", image=options.image, turns=(Turn("human", text),))
-    model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
+    model = open_model(
+        options.checkpoint, options.mesh, options.preset, options.adapter, dtype=options.dtype, masters=False
+    )
     buckets = [length for length in (64, 128, 256, 512, 1024) if length < options.max_length]
     buckets.append(options.max_length)
     # The devices share a batch evenly: rows are filled up, fillers are not answered.
