@@ -110,6 +110,8 @@ class LlavaConfig:
     pad_token_id: int = 0
     bos_token_id: int = 1
     eos_token_id: int = 2
+    # Further ids at which an answer ends; training teaches the one above.
+    end_token_ids: tuple[int, ...] = ()
     # Arithmetic type of activations; weights keep the type they are stored in.
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     # How conversations were written out when the weights were trained; a key of ``data.conversation.TEMPLATES``.

@@ -10,6 +10,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vlm_jax.config import CLIP_MEAN, CLIP_STD, LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
 from vlm_jax.errors import InputError
 
@@ -50,6 +52,7 @@ _FIXED: dict[str, dict[str, Any]] = {
     },
     "vision_config": {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", "num_channels": 3},
 }
+_LARGEST = float(np.finfo(np.float32).max)
 _PROJECTOR_ACT = {"mlp": "gelu", "linear": "linear"}
 _OWN_FIELDS = ("dtype", "remat", "template", "aspect", "image_ends")
 
@@ -73,7 +76,9 @@ def odd_numbers(section: dict[str, Any], part: str) -> list[str]:
 
 
 def _is_number(value: Any, kind: type) -> bool:
-    return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    """Whether a value out of JSON is one of these, and finite in float32, which it is computed with."""
+    fits = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return fits and abs(value) <= _LARGEST
 
 
 def is_id(value: Any, rows: int) -> bool:
@@ -93,34 +98,6 @@ def parse_vision(vision: dict[str, Any], feature_layer: int) -> VisionConfig:
     """A CLIP tower's shapes from the keys of transformers' CLIPVisionConfig."""
     fields = _numbers(vision, _VISION)
     return VisionConfig(**fields, feature_layer=feature_layer)
-
-
-_SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
-
-
-def special_ids(*sections: dict[str, Any]) -> dict[str, Any]:
-    """Those of our config's token ids that one of these objects gives; the first one decides.
-
-    Of a list it is the one id that the last section's table has a row for: an answer ends at one token here. Several
-    such ids stay a list (see :func:`id_obstacles`).
-    """
-    rows = sections[-1].get("vocab_size", 32000)
-    found = {}
-    for name in _SPECIAL:
-        values = [section[name] for section in sections if section.get(name) is not None]
-        found |= {name: _only(values[0], rows)} if values else {}
-    return found
-
-
-def _only(value: Any, rows: int) -> Any:
-    inside = [one for one in value if is_id(one, rows)] if isinstance(value, list) else []
-    return inside[0] if len(inside) == 1 else value
-
-
-def id_obstacles(*sections: dict[str, Any]) -> list[str]:
-    """Token ids, as :func:`special_ids` finds them, that are not one number."""
-    ids = special_ids(*sections)
-    return [f"{name} {value!r} instead of one number" for name, value in ids.items() if not _is_number(value, int)]
 
 
 def vision_obstacles(vision: VisionConfig) -> list[str]:
@@ -172,7 +149,6 @@ def _obstacles(raw: dict[str, Any]) -> list[str]:
         found.append(f"vision_feature_layer {layer!r} instead of one number")
     else:
         found += vision_obstacles(parse_vision(raw["vision_config"], layer))
-    found += id_obstacles(raw, raw["text_config"])
     if not (_is_number(image := _image_token(raw), int) and image >= 0):
         found.append(f"image_token_index {image!r}")
     if raw.get("projector_hidden_act", "gelu") not in _PROJECTOR_ACT.values():
@@ -211,6 +187,8 @@ def _image_token(raw: dict[str, Any]) -> Any:
 def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
     """A config from the contents of config.json; ``language.vocab_size`` counts the file's rows.
 
+    The ids of special tokens are left to :func:`vlm_jax.checkpoints.special_ids.settle`.
+
     Raises:
         InputError: The model computes something else, or a section is missing; names every such key.
     """
@@ -224,7 +202,6 @@ def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
         lora=LoraConfig(**own.get("lora", {})),
         projector=projector,
         image_token_id=_image_token(raw),
-        **special_ids(raw, text),
         **{name: _hashable(own[name]) for name in _OWN_FIELDS if name in own},
     )
 
@@ -246,14 +223,20 @@ def language_json(language: LanguageConfig, rows: int) -> dict[str, Any]:
     }
 
 
+def special_json(config: LlavaConfig) -> dict[str, Any]:
+    """Ids of special tokens; transformers stops at each of a list of ends."""
+    ends = [config.eos_token_id, *config.end_token_ids]
+    return {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": ends if config.end_token_ids else config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+    }
+
+
 def config_json(config: LlavaConfig, rows: int, dtype: str) -> dict[str, Any]:
     """The contents of config.json for tables of ``rows`` rows, in the keys of transformers 4.x and 5.x."""
     language, vision = config.language, config.vision
-    ids = {
-        "pad_token_id": config.pad_token_id,
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
-    }
+    ids = special_json(config)
     kind = {"torch_dtype": dtype, "dtype": dtype}
     return {
         "architectures": ["LlavaForConditionalGeneration"],
@@ -315,11 +298,7 @@ def processor_files(config: LlavaConfig) -> dict[str, dict[str, Any]]:
             # The class token, which the "default" strategy then takes off again.
             "num_additional_image_tokens": 1,
         },
-        "generation_config.json": {
-            "bos_token_id": config.bos_token_id,
-            "eos_token_id": config.eos_token_id,
-            "pad_token_id": config.pad_token_id,
-        },
+        "generation_config.json": special_json(config),
     }
 
 

@@ -38,12 +38,23 @@ class StoredArray:
         return np.asarray(self.read(), dtype, copy=copy)
 
 
-def place_stored(mesh: Mesh, tree: Params) -> Params:
-    """Put stored weights on the mesh, one leaf after the other; each device gets its part alone."""
+def place_stored(mesh: Mesh, tree: Params, arithmetic: str | None = None, masters: bool = True) -> Params:
+    """Put stored weights on the mesh, one leaf after the other; each device gets its part alone.
 
-    def load(leaf: StoredArray, sharding: jax.sharding.Sharding) -> jax.Array:
+    Args:
+        mesh: The devices.
+        tree: Stored or NumPy arrays.
+        arithmetic: Type that the model computes in. Kernels take it once here, not anew at every token; the values are
+            those that casting at each use gives. None leaves every leaf its type.
+        masters: Leave float32 kernels as they are, for training that updates them.
+    """
+
+    def load(path: Any, leaf: StoredArray | np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
         stored = np.asarray(leaf)
+        kind = stored.dtype
+        if arithmetic is not None and path[-1].key == "kernel" and not (masters and kind == np.float32):
+            kind = np.dtype(arithmetic)
         # A copy, since an array over a mapped file would keep its pages in memory beside the device's.
-        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: np.array(stored[index]))
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: np.array(stored[index], kind))
 
-    return jax.tree.map(load, tree, shardings(mesh, tree))
+    return jax.tree_util.tree_map_with_path(load, tree, shardings(mesh, tree))

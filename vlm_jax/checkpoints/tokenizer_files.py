@@ -3,18 +3,8 @@
 import shutil
 from pathlib import Path
 
-from vlm_jax.data.tokenizers import load_tokenizer
+from vlm_jax.data.tokenizers import FILES, load_tokenizer
 from vlm_jax.errors import InputError
-
-_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.json",
-    "chat_template.jinja",
-)
 
 
 def tokenizer_files(source: Path) -> list[Path]:
@@ -23,7 +13,7 @@ def tokenizer_files(source: Path) -> list[Path]:
     Raises:
         InputError: There is none.
     """
-    found = [name for name in _FILES if (source / name).is_file()]
+    found = [name for name in FILES if (source / name).is_file()]
     if not {"tokenizer.json", "tokenizer.model"} & set(found):
         raise InputError("no tokenizer", "tokenizer.json or tokenizer.model", file=str(source))
     return [source / name for name in found]

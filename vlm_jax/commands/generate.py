@@ -5,7 +5,7 @@ Example: vlm-jax generate --checkpoint tiny --image photo.jpg --prompt "What is 
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.ranges import LARGEST_COUNT, LARGEST_SEED, Range
@@ -27,6 +27,7 @@ class Options:
         seed: Of the draws.
         max_length: Most positions that the prompt may take, image included.
         preset: Refuse a checkpoint that is not this preset.
+        dtype: Arithmetic; the checkpoint's own without.
         mesh: Layout of the devices.
     """
 
@@ -41,6 +42,7 @@ class Options:
     seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     max_length: Annotated[int, Range(1, 1 << 20)] = 1024
     preset: str | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
     mesh: MeshOptions = MeshOptions()
 
 
@@ -59,7 +61,9 @@ def run(options: Options) -> None:
         load_image(options.image)
     text = options.prompt if options.image is None else f"{IMAGE}\n{options.prompt}"
     record = Prompt(id="prompt", image=options.image, turns=(Turn("human", text),))
-    model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
+    model = open_model(
+        options.checkpoint, options.mesh, options.preset, options.adapter, dtype=options.dtype, masters=False
+    )
     buckets = [length for length in (64, 128, 256, 512, 1024) if length < options.max_length]
     buckets.append(options.max_length)
     # The devices share a batch evenly: rows are filled up, fillers are not answered.

@@ -40,6 +40,7 @@ def generate(
         See :class:`Generation`; stops early when every row has ended. The image placeholder is never drawn.
     """
     rows, width = prompts.tokens.shape
+    ends = jnp.array((config.eos_token_id, *config.end_token_ids))
     cache = empty_cache(config.language, rows, width + sampling.max_new_tokens, jnp.dtype(config.dtype))
     prefill = forward(config, base, adapter, prompts, cache=cache)
     blank = (rows, sampling.max_new_tokens)
@@ -65,7 +66,7 @@ def generate(
             tokens=state.tokens.at[:, state.step].set(jnp.where(alive, drawn, config.pad_token_id)),
             log_probs=state.log_probs.at[:, state.step].set(jnp.where(alive, log_probs, 0.0)),
             mask=state.mask.at[:, state.step].set(alive),
-            ended=state.ended | (drawn == config.eos_token_id),
+            ended=state.ended | jnp.isin(drawn, ends),
         )
 
     def unfinished(state: _State) -> Bool[Array, ""]:

@@ -30,6 +30,7 @@ class Answering:
         max_new_tokens: Limit of an answer.
         batch_size: Answers at a time.
         seed: Of the draws.
+        dtype: Arithmetic; the checkpoint's own without.
         mesh: Layout of the devices.
     """
 
@@ -44,6 +45,7 @@ class Answering:
     max_new_tokens: Annotated[int, Range(1, 65536)] = 1024
     batch_size: Annotated[int, Range(1, 65536)] = 16
     seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
+    dtype: Literal["float32", "bfloat16"] | None = None
     mesh: MeshOptions = MeshOptions()
 
 
@@ -79,7 +81,7 @@ def _answer_file(options: Answering, target: Path, to_ask: Sequence["ImageQuesti
     from vlm_jax.evals.answering.runner import answer_file
     from vlm_jax.generate.sampling import Sampling
 
-    model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
+    model = open_model(options.checkpoint, options.mesh, adapter=options.adapter, dtype=options.dtype, masters=False)
     if options.template != "own":
         model = dataclasses.replace(model, template=TEMPLATES[options.template])
     if options.aspect != "own":
