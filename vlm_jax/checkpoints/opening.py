@@ -126,11 +126,19 @@ def open_policy(model: Model, adapter: Path | None) -> "Params":
     """The adapter of a model that answers; without a folder one that changes nothing.
 
     Raises:
-        InputError: The adapter is broken, or has a head: it scores, and would not change a word.
+        InputError: The adapter is broken, or has a head.
+    """
+    return policy_of(open_role(model, adapter), adapter)
+
+
+def policy_of(role: "Params", adapter: Path | None) -> "Params":
+    """The low-rank updates of a role that was read from a folder.
+
+    Raises:
+        InputError: The role has a head: it scores, and would not change a word.
     """
     from vlm_jax.errors import InputError
 
-    role = open_role(model, adapter)
     if "head" in role:
         raise InputError("a reward model, or a value model (it has a head)", "a policy's adapter", file=str(adapter))
     return role["lora"]
