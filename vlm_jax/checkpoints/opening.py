@@ -78,8 +78,8 @@ def open_model(
         adapter: Folder of an adapter that the model is opened for: its rank and scale are the config's, and a projector
             that was trained beside it takes the base's place.
         dtype: Arithmetic; the checkpoint's own without.
-        masters: Keep float32 weights under an arithmetic of fewer bits, as training them needs. What only answers can do
-            without: they are then cast at every token.
+        masters: Keep float32 weights under an arithmetic of fewer bits, as training them needs. What only answers can
+            do without: they are then cast at every token.
 
     Raises:
         InputError: A file is missing or broken, the preset is another model, or there are too few devices.
@@ -137,7 +137,7 @@ def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:
 def _open_base(
     folder: Path, open_tokenizer: Callable[[Path], "Tokenizer | None"]
 ) -> tuple["LlavaConfig", "Params", "Tokenizer | None"]:
-    """Says on the standard error stream, apart from a verb's result, what the files get wrong and how it was decided."""
+    """Says on the standard error stream, apart from a result, what the files get wrong and how it was decided."""
     import sys
 
     from vlm_jax.checkpoints.native import CONFIG_FILE, open_native
@@ -172,12 +172,20 @@ def open_policy(model: Model, adapter: Path | None) -> "Params":
     """The adapter of a model that answers; without a folder one that changes nothing.
 
     Raises:
-        InputError: The adapter is broken, changes nothing, or has a head: it scores, and would not change a word.
+        InputError: The adapter is broken, changes nothing, or has a head.
+    """
+    return policy_of(open_role(model, adapter), adapter)
+
+
+def policy_of(role: "Params", adapter: Path | None) -> "Params":
+    """The low-rank updates of a role that was read from a folder.
+
+    Raises:
+        InputError: The role changes nothing, or has a head: it scores, and would not change a word.
     """
     from vlm_jax.errors import InputError
     from vlm_jax.models.adapters import changes_nothing
 
-    role = open_role(model, adapter)
     if "head" in role:
         raise InputError("a reward model, or a value model (it has a head)", "a policy's adapter", file=str(adapter))
     if adapter is not None and changes_nothing(role["lora"]):

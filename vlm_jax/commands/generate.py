@@ -47,27 +47,14 @@ class Options:
 
 
 def run(options: Options) -> None:
-    from vlm_jax.checkpoints.opening import open_model, open_policy
-    from vlm_jax.data.conversation import IMAGE, Turn
     from vlm_jax.data.images import load_image
-    from vlm_jax.data.pipelines import image_prompts
-    from vlm_jax.data.sources import Prompt
-    from vlm_jax.generate.answers import answer
     from vlm_jax.generate.sampling import Sampling
+    from vlm_jax.scripting.model import load
 
     sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.top_k)
     if options.image is not None:
         # Before the model is loaded: a mistyped name should not cost a minute.
         load_image(options.image)
-    text = options.prompt if options.image is None else f"{IMAGE}\n{options.prompt}"
-    record = Prompt(id="prompt", image=options.image, turns=(Turn("human", text),))
-    model = open_model(
-        options.checkpoint, options.mesh, options.preset, options.adapter, dtype=options.dtype, masters=False
-    )
-    buckets = [length for length in (64, 128, 256, 512, 1024) if length < options.max_length]
-    buckets.append(options.max_length)
-    # The devices share a batch evenly: rows are filled up, fillers are not answered.
-    rows = options.mesh.data * options.mesh.fsdp
-    batches = image_prompts([record], model.tokenizer, model.config, model.template, rows, buckets)
-    lora = open_policy(model, options.adapter)
-    print(answer(model, lora, batches, sampling, options.seed)[0])
+    model = load(options.checkpoint, options.adapter, dtype=options.dtype, mesh=options.mesh, preset=options.preset)
+    settings = dataclasses.asdict(sampling) | {"seed": options.seed, "max_length": options.max_length}
+    print(model.answer(options.image, options.prompt, **settings)[0])

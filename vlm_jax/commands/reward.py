@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
-from vlm_jax.commands.reward_view import VIEW_FILE, RewardView, described, evaluation_turn
+from vlm_jax.commands.reward_view import RewardView, evaluation_turn, view_with
 from vlm_jax.commands.training import NewAdapter, Training, checked, open_for_training, optim_of
 from vlm_jax.ranges import LARGEST_COUNT, Range
 
@@ -54,6 +54,7 @@ class Options(Training, NewAdapter):
 
 def run(options: Options) -> None:
     from vlm_jax.checkpoints.adapters import save_adapter
+    from vlm_jax.checkpoints.reward_view import VIEW_FILE, written_view
     from vlm_jax.files import write_json
     from vlm_jax.parallel.compile import jit_step, place
     from vlm_jax.runs.begin import begin
@@ -78,7 +79,7 @@ def run(options: Options) -> None:
     state = train(begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches)
     accuracy = pair_accuracy(options, model, state.params, held_out)
     write_json(options.out / "results.json", {"held_out_accuracy": accuracy, "held_out_pairs": len(held_out)})
-    view = described(options.view, evaluation_turn(options.view.reward_prompt))
+    view = written_view(view_with(options.view, evaluation_turn(options.view.reward_prompt)))
     save_adapter(begun.result, model.config, state.params, notes={VIEW_FILE: view})
     told = "" if accuracy is None else f"; {100 * accuracy:.1f} % of {len(held_out)} held-out pairs right"
     print(f"{begun.result}{told}")

@@ -251,16 +251,26 @@ def encode_prompt(
 
 
 def encode_continuation(
-    tokenizer: Tokenizer, template: Template, turns: Sequence[Turn], text: str, config: LlavaConfig, max_length: int
+    tokenizer: Tokenizer,
+    template: Template,
+    turns: Sequence[Turn],
+    text: str,
+    config: LlavaConfig,
+    max_length: int,
+    end: bool = False,
 ) -> Encoded:
-    """A prompt and how its answer goes on, with the loss mask on the latter; no end token.
+    """A prompt and how its answer goes on, with the loss mask on the latter.
+
+    Without an end token, unless ``end`` says that the answer is whole: then the ids are those of
+    :func:`encode_conversation`.
 
     Raises:
         TooLongError: Both are longer than ``max_length`` positions; they are never cut.
         ValueError: The last turn is not the user's.
     """
     prompt = encode_prompt(tokenizer, template, turns, config, max_length)
-    answer = np.array(encode_texts(tokenizer, [f" {text}"])[0], np.int32)
+    ids = encode_texts(tokenizer, [f" {text}"])[0]
+    answer = np.array([*ids, config.eos_token_id] if end else ids, np.int32)
     if (length := len(prompt) + len(answer)) > max_length:
         raise TooLongError(f"a prompt and continuation of {length} positions", f"at most {max_length}")
     nothing = np.zeros(len(answer), bool)

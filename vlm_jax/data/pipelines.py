@@ -48,6 +48,20 @@ from vlm_jax.errors import TooLongError
 Facts = tuple[str, ...] | None
 Sample = tuple[Encoded, UInt8[np.ndarray, "h w 3"]]
 
+# Positions of text, added to those of the image.
+_TEXT_BUCKETS = (64, 128, 256, 512, 1024, 2048)
+
+
+def prompt_lengths(config: LlavaConfig, longest: int | None = None) -> list[int]:
+    """What texts with an image are padded to; image span included.
+
+    Args:
+        config: Says how many positions an image takes.
+        longest: A limit of one's own: the last length, and none above it.
+    """
+    lengths = [config.vision.patches + length for length in _TEXT_BUCKETS]
+    return lengths if longest is None else [*(length for length in lengths if length < longest), longest]
+
 
 def instruction_text(
     tokenizer: Tokenizer, config: LlavaConfig, template: Template, max_length: int
@@ -264,8 +278,11 @@ def image_continuations(
     template: Template,
     batch_size: int,
     buckets: Sequence[int],
+    end: bool = False,
 ) -> grain.IterDataset[EvalBatch]:
     """As :func:`image_prompts`, with the beginning of an answer behind each prompt, which the loss mask marks.
+
+    With ``end`` the answers are whole, and their end tokens belong to them.
 
     Raises:
         InputError: Prompt and continuation are longer than the largest bucket; found before the first batch.
@@ -273,8 +290,35 @@ def image_continuations(
     texts = []
     for record, text in zip(records, continuations, strict=True):
         with placed(record):
-            texts.append(encode_continuation(tokenizer, template, record.turns, text, config, max(buckets)))
+            texts.append(encode_continuation(tokenizer, template, record.turns, text, config, max(buckets), end))
     return _by_length(records, texts, config, batch_size, buckets)
+
+
+def judged_answers(
+    records: Sequence[Prompt],
+    answers: Sequence[str],
+    tokenizer: Tokenizer,
+    config: LlavaConfig,
+    template: Template,
+    batch_size: int,
+    buckets: Sequence[int],
+    reward_prompt: RewardPrompt,
+    resolution: int | None = None,
+) -> grain.IterDataset[EvalBatch]:
+    """As :func:`image_prompts`, with a whole answer and the evaluation turn behind each prompt: what a reward model
+    reads in its training (:func:`preference_batches`). Facts stand in the records' order, and nothing is cut.
+
+    Raises:
+        InputError: A text is longer than the largest bucket; found before the first batch.
+    """
+    suffix_of, texts, most = suffixes(tokenizer, template, reward_prompt), [], max(buckets)
+    for record, answer in zip(records, answers, strict=True):
+        suffix = suffix_of(record.facts)
+        with placed(record):
+            room = most - len(suffix)
+            whole = encode_continuation(tokenizer, template, record.turns, answer, config, room, end=True)
+            texts.append(judged(whole, 0, suffix, most))
+    return _by_length(records, texts, config, batch_size, buckets, resolution)
 
 
 def _by_length(
@@ -283,9 +327,10 @@ def _by_length(
     config: LlavaConfig,
     batch_size: int,
     buckets: Sequence[int],
+    resolution: int | None = None,
 ) -> grain.IterDataset[EvalBatch]:
     """Texts of at most the largest bucket's length and the records' images, left-padded."""
-    view = viewer(config)
+    view = viewer(config, resolution)
     groups: dict[int, list[int]] = {length: [] for length in sorted(buckets)}
     for index, text in enumerate(texts):
         groups[next(length for length in groups if len(text) <= length)].append(index)
