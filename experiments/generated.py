@@ -11,12 +11,22 @@ def replace_between(path: Path, name: str, text: str) -> None:
     Raises:
         ValueError: The file lacks one of the markers.
     """
+    before, _, after = _parts(path, name)
+    path.write_text(f"{before}\n{text.strip()}\n{after}", encoding="utf-8")
+
+
+def between(path: Path, name: str) -> str:
+    """What stands between the markers; errors as above."""
+    return _parts(path, name)[1].strip()
+
+
+def _parts(path: Path, name: str) -> tuple[str, str, str]:
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, found, rest = path.read_text(encoding="utf-8").partition(start)
-    _, closed, after = rest.partition(end)
+    text, closed, after = rest.partition(end)
     if not found or not closed:
         raise ValueError(f"{path} has no pair of markers {start} ... {end}")
-    path.write_text(f"{before}{start}\n{text.strip()}\n{end}{after}", encoding="utf-8")
+    return before + start, text, end + after
 
 
 def shortened(scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def make_prompts(lengths, width, suffix=5, seed=0, config=SMALL) -> PromptBatch:
     suffix_tokens = np.where(suffix_mask, rng.integers(4, config.language.vocab_size, (rows, suffix)), 0)
     return PromptBatch(
         prompt=prompt,
-        reward_prompt=prompt,
+        reward_images=None,
         suffix_tokens=jnp.asarray(suffix_tokens, jnp.int32),
         suffix_mask=jnp.asarray(suffix_mask),
         length_bonus=jnp.asarray(rng.uniform(-1, 1, rows), jnp.float32),

@@ -69,11 +69,11 @@ class PreferenceBatch:
 class PromptBatch:
     """Prompts for PPO, and what the reward model needs beside the answers.
 
-    The reward model reads ``reward_prompt``, the answer, then the suffix.
+    The reward model reads the prompt (with its own view of the image), the answer, then the suffix.
 
     Attributes:
         prompt: Left-padded, ends where the answer begins.
-        reward_prompt: The same prompts as the reward model sees them: its image (perhaps a coarser view) and span.
+        reward_images: The images as the reward model sees them; None where it sees them as the policy does.
         suffix_tokens: The evaluation turn, facts included.
         suffix_mask: True on its real positions.
         length_bonus: Factor of the length term of the reward.
@@ -82,7 +82,7 @@ class PromptBatch:
     """
 
     prompt: Batch
-    reward_prompt: Batch
+    reward_images: UInt8[Array, "b h w 3"] | None
     suffix_tokens: Int32[Array, "b s"]
     suffix_mask: Bool[Array, "b s"]
     length_bonus: Float[Array, " b"]

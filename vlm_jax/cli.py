@@ -14,6 +14,7 @@ VERBS = {
     "sft": "fine-tune a checkpoint on LLaVA-format conversations, with an adapter or all language weights",
     "reward": "train a Bradley-Terry reward model on preference pairs, with or without factual captions",
     "ppo": "optimise a policy against a reward model with PPO, images included",
+    "recipe": "figures for a preset and a stage, each with its source: list them, or show one",
     "generate": "answer a prompt about an image",
     "convert": "turn any LLaVA-family torch checkpoint into our own layout, also in 8 or 4 bits",
     "export": "write a checkpoint or an adapter as torch people have them",

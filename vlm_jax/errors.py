@@ -77,7 +77,10 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 class DivergedError(Exception):
-    """A training metric is no finite number any more; going on would only burn time."""
+    """A training metric is no finite number any more or beyond its bound, or a part that is trained stands still.
+
+    Going on would only burn time.
+    """
 
 
 class TerminatedError(Exception):

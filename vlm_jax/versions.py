@@ -2,9 +2,9 @@
 
 import importlib.metadata
 
-_PACKAGES = ("vlm-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy", "pillow")
+PACKAGES = ("vlm-jax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy", "pillow")
 
 
 def versions() -> dict[str, str]:
     """Of the packages that figures depend on."""
-    return {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return {package: importlib.metadata.version(package) for package in PACKAGES}

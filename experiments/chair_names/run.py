@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tyro
 
+from experiments.claims import record
 from experiments.generated import replace_between
 from vlm_jax.evals.answering.answer_files import read_answers
 from vlm_jax.evals.chair import scorer as chair
@@ -95,6 +96,7 @@ def _brackets(row: Mapping) -> list[tuple[str, tuple[float, float]]]:
 def main(options: Options) -> None:
     write_json(_HERE / "results" / "results.json", measure(options))
     replace_between(_HERE / "README.md", "table", table(read_json(_HERE / "results" / "results.json")))
+    record(_HERE)
 
 
 if __name__ == "__main__":

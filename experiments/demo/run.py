@@ -12,6 +12,7 @@ from pathlib import Path
 
 import tyro
 
+from experiments.claims import record
 from experiments.generated import replace_between, shortened
 from vlm_jax.commands.demo import MODELS
 from vlm_jax.files import write_bytes, write_json
@@ -110,6 +111,7 @@ def main(options: Options) -> None:
     kept = {name: shortened(score) for name, score in scores.items()}
     write_json(_HERE / "results" / "scores.json", kept)
     replace_between(_HERE.parent.parent / "README.md", "demo", markdown_table(kept))
+    record(_HERE)
 
 
 if __name__ == "__main__":

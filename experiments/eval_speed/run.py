@@ -14,6 +14,7 @@ from pathlib import Path
 
 import tyro
 
+from experiments.claims import record
 from experiments.generated import replace_between
 from experiments.measured import measured
 from vlm_jax.evals.chair.coco_objects import read_names
@@ -103,6 +104,7 @@ def main(options: Options) -> None:
     machine = {"cores": 1, "processor": platform.machine()}
     write_json(_HERE / "results" / "results.json", {"runs": runs, "machine": machine, "versions": versions()})
     replace_between(_HERE / "README.md", "table", table())
+    record(_HERE)
 
 
 if __name__ == "__main__":

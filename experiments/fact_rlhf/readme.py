@@ -9,9 +9,10 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy import stats
 
+from experiments.claims import record
 from experiments.generated import replace_between
+from experiments.seeds import half_width
 from vlm_jax.commands.demo import Options
 from vlm_jax.report.tables import summary
 
@@ -31,16 +32,14 @@ _MEASURES = {
 
 def load(folder: Path) -> list[dict]:
     """All results, each with ``summaries`` of its three models."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "results").glob("*.json"))]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "results").glob("seed_*.json"))]
     return [one | {"summaries": {name: summary(one["models"][name]) for name in MODELS}} for one in found]
 
 
 def mean_and_interval(values: list[float], digits: int = 2, sign: bool = False) -> str:
     """Mean over seeds and half the width of its 95 % interval (Student's t), which a single seed does not have."""
-    mean = f"{np.mean(values):{'+' if sign else ''}.{digits}f}"
-    if len(values) < 2:
-        return mean
-    return f"{mean} ± {stats.sem(values) * stats.t.ppf(0.975, len(values) - 1):.{digits}f}"
+    mean, half = f"{np.mean(values):{'+' if sign else ''}.{digits}f}", half_width(values)
+    return mean if half is None else f"{mean} ± {half:.{digits}f}"
 
 
 def main_table(results: list[dict]) -> str:
@@ -109,14 +108,14 @@ def why_table(results: list[dict]) -> str:
         lines.append(f"| {label}, per 100 descriptions | " + " | ".join(cells) + " |")
     told = {"accuracy": "truer answer ranked higher, %", "equal_accuracy": "the same, of answers with as many kinds, %"}
     for measure, label in told.items():
-        cells = [mean_and_interval(_told(results, name, measure), 1) for name in ("rlhf", "fact_rlhf")]
+        cells = [mean_and_interval(truth_told(results, name, measure), 1) for name in ("rlhf", "fact_rlhf")]
         lines.append(f"| reward model: {label} | | {' | '.join(cells)} |")
-    counting = mean_and_interval(_told(results, "counting"), 1)
+    counting = mean_and_interval(truth_told(results, "counting"), 1)
     lines.append(f"| blind rule, fewer kinds named: truer answer ranked higher, % | {counting} | | |")
     return "\n".join(lines)
 
 
-def _told(results: list[dict], name: str, measure: str = "accuracy") -> list[float]:
+def truth_told(results: list[dict], name: str, measure: str = "accuracy") -> list[float]:
     return [100 * one["why"]["truth_accuracy"][name][measure] for one in results]
 
 
@@ -140,7 +139,7 @@ def curve_table(results: list[dict]) -> str:
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for resolution, group in _by_resolution(results, lambda one: one).items():
-        told = [_told(group, name, m) for m in ("accuracy", "equal_accuracy") for name in ("rlhf", "fact_rlhf")]
+        told = [truth_told(group, name, m) for m in ("accuracy", "equal_accuracy") for name in ("rlhf", "fact_rlhf")]
         chair = [[100 * one["summaries"][name]["chair_i"] for one in group] for name in MODELS]
         cells = [f"{np.mean(values):.1f}" for values in (*told, *chair)]
         arms = [(one["summaries"]["rlhf"], one["summaries"]["fact_rlhf"]) for one in group]
@@ -175,7 +174,7 @@ def draw_curve(results: list[dict], path: Path) -> None:
 
 
 def write_readme(folder: Path) -> None:
-    """Fill in the generated parts of README.md and draw curve.svg."""
+    """Fill in the generated parts of README.md, draw curve.svg and record the claims."""
     results = load(folder)
     main = [one for one in results if one["resolution"] == Options().resolution]
     readme = folder / "README.md"
@@ -186,6 +185,7 @@ def write_readme(folder: Path) -> None:
     replace_between(readme, "why", why_table(main))
     replace_between(readme, "curve", curve_table(common_seeds(results)))
     draw_curve(common_seeds(results), folder / "curve.svg")
+    record(folder)
 
 
 if __name__ == "__main__":

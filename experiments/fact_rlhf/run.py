@@ -83,10 +83,9 @@ def last_metrics(options: demo.Options) -> dict[str, dict]:
     from vlm_jax.runs.log import read_metrics
 
     last = {}
-    for name, facts in demo.MODELS.items():
-        if facts is not None:
-            rows = read_metrics(options.out / name / "ppo" / "metrics.jsonl")[-5:]
-            last[name] = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+    for name in demo.ALIGNED:
+        rows = read_metrics(options.out / name / "ppo" / "metrics.jsonl")[-5:]
+        last[name] = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
     return last
 
 

@@ -24,9 +24,10 @@ def explain(options: demo.Options) -> dict:
         descriptions.
     """
     scenes = {Path(file).stem: scene for file, scene in read_scenes(options.out / "world").items()}
-    trained = [name for name, facts in demo.MODELS.items() if facts is not None]
+    trained = list(demo.ALIGNED)
     accuracies = {name: truth_accuracy(options, name, scenes) for name in trained}
-    accuracies["counting"] = counting_accuracy(true_pairs(demo.reward_options(options, trained[0]), scenes))
+    asked = reward.complete(demo.reward_options(options, trained[0]))
+    accuracies["counting"] = counting_accuracy(true_pairs(asked, scenes))
     causes = {}
     for name in demo.MODELS:
         described = json.loads((options.out / name / "scores.json").read_text(encoding="utf-8"))["descriptions"]
@@ -43,7 +44,7 @@ def explain(options: demo.Options) -> dict:
 
 def true_pairs(asked: reward.Options, scenes: dict[str, Scene]) -> list[Preference]:
     """The held-out pairs whose answers name different numbers of absent kinds, the truer one chosen."""
-    pairs = reward.read_pairs(asked)[-asked.held_out :]
+    _, pairs = reward.read_pairs(asked)
     return [true for record in pairs if (true := by_truth(record, scenes[Path(record.image).stem]))]
 
 
@@ -54,7 +55,7 @@ def truth_accuracy(options: demo.Options, name: str, scenes: dict[str, Scene]) -
         ``accuracy`` over ``pairs`` pairs, and ``equal_accuracy`` over those ``equal_pairs`` whose answers name equally
         many kinds, where counting does not help.
     """
-    asked = demo.reward_options(options, name)
+    asked = reward.complete(demo.reward_options(options, name))
     pairs = true_pairs(asked, scenes)
     equal = [record for record in pairs if not named_more(record)]
     model = open_model("tiny")

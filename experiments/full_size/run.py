@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from experiments.claims import record
 from experiments.generated import replace_between
 from experiments.measured import measured
 from vlm_jax.checkpoints.hf_config import config_json, processor_files
@@ -148,6 +149,16 @@ def quantisation_errors(folder: Path) -> dict[str, float]:
     return {"tensors": len(rows), "mean_relative_rms": float(np.mean(relative)), "largest_relative_rms": max(relative)}
 
 
+def load(folder: Path) -> list[dict]:
+    """The results files, called SIZE_SCHEME.json."""
+    return [read_json(path) for path in sorted((folder / "results").glob("*_*.json"))]
+
+
+def bound_gib(one: dict) -> float:
+    """In how much memory a conversion has to do: what it writes, one shard that it reads, and 1 GiB."""
+    return (one["result_bytes"] + one["largest_shard_bytes"]) / _GIB + 1
+
+
 def table() -> str:
     """One line for every results file."""
     lines = [
@@ -155,17 +166,15 @@ def table() -> str:
         " answer s | answer peak GiB | error, % of RMS |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for path in sorted((_HERE / "results").glob("*.json")):
-        one = read_json(path)
+    for one in load(_HERE):
         convert, generate = one["convert"], one["generate"]
-        bound = (one["result_bytes"] + one["largest_shard_bytes"]) / _GIB + 1
         cells = [
             f"{one['source_bytes'] / _GIB:.2f}",
             f"{one['result_bytes'] / _GIB:.2f}",
             f"{convert['seconds']:.0f}",
             f"{one['source_bytes'] / 1e6 / convert['seconds']:.0f}",
             f"{convert['peak_gib']:.2f}",
-            f"{bound:.2f}",
+            f"{bound_gib(one):.2f}",
             f"{generate['seconds']:.0f}",
             f"{generate['peak_gib']:.2f}",
             f"{100 * one['errors']['mean_relative_rms']:.2f}",
@@ -194,6 +203,7 @@ def main(options: Options) -> None:
     if wanted := parts(options):
         measure(options, wanted)
     replace_between(_HERE / "README.md", "table", table())
+    record(_HERE)
 
 
 def measure(options: Options, wanted: list[tuple[str, str]]) -> None:

@@ -73,7 +73,7 @@ class Setting(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class Made(Setting):
+class RulePairs(Setting):
     """Pairs made by rule: two descriptions of a scene, one with an object that is not there. Each is said twice by a
     coin of its own, so that most of what there is of length says nothing of the truth; held-out answers are all said
     once."""
@@ -91,7 +91,7 @@ class Made(Setting):
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampled(Setting):
+class SampledPairs(Setting):
     """Pairs of answers that the tiny model samples, as for RLHF."""
 
     name: ClassVar[str] = "sampled"

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
+from experiments.claims import record
 from experiments.generated import replace_between
+from experiments.seeds import half_width
 from vlm_jax.files import read_json
 
 _P = 0.001
@@ -79,14 +80,13 @@ def _moves(results: list[dict], name: str, arm: str) -> str:
 
 def _over_seeds(values: list[float]) -> str:
     """95 % interval of the mean over seeds (Student's t); a single seed has none, nor have equal values a width."""
-    if len(values) < 2:
+    if (half := half_width(values)) is None:
         return ""
-    half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
     return f"{np.mean(values) - half:+.3f} to {np.mean(values) + half:+.3f}"
 
 
 def write_readme(folder: Path) -> None:
-    """Fill in the generated parts of README.md."""
+    """Fill in the generated parts of README.md and record the claims."""
     readme = folder / "README.md"
     for name in _BY_SEED:
         if results := load(folder, name):
@@ -94,6 +94,7 @@ def write_readme(folder: Path) -> None:
                 replace_between(readme, f"{name}_{measure}", seed_table(results, measure))
             replace_between(readme, f"{name}_biases", bias_table(results))
             replace_between(readme, f"{name}_beside", other_table(results))
+    record(folder)
 
 
 if __name__ == "__main__":

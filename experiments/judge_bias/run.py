@@ -13,7 +13,16 @@ from pathlib import Path
 
 import tyro
 
-from experiments.judge_bias.arms import ARMS, HELD_OUT, OBJECTS, Made, Sampled, Setting, prepare, reward_options
+from experiments.judge_bias.arms import (
+    ARMS,
+    HELD_OUT,
+    OBJECTS,
+    RulePairs,
+    SampledPairs,
+    Setting,
+    prepare,
+    reward_options,
+)
 from experiments.judge_bias.readme import write_readme
 from vlm_jax.checkpoints.opening import source_of
 from vlm_jax.commands import reward
@@ -69,7 +78,10 @@ def run_one(options: Options, setting: Setting) -> None:
 
 
 def main(options: Options) -> None:
-    for setting in (*(Made(seed=seed) for seed in options.made), *(Sampled(seed=seed) for seed in options.sampled)):
+    for setting in (
+        *(RulePairs(seed=seed) for seed in options.made),
+        *(SampledPairs(seed=seed) for seed in options.sampled),
+    ):
         run_one(options, setting)
     write_readme(_HERE)
 

@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+from experiments.claims import record
 from experiments.generated import replace_between
 from vlm_jax.report.tables import markdown_table
 
@@ -38,7 +39,7 @@ def draw_curves(metrics: dict[str, list[dict]], path: Path) -> None:
 
 
 def write_readme(folder: Path) -> None:
-    """Fill in README.md and draw curves.svg."""
+    """Fill in README.md, draw curves.svg and record the claims."""
     results = json.loads((folder / "results" / "results.json").read_text(encoding="utf-8"))
     metrics = json.loads((folder / "results" / "curves.json").read_text(encoding="utf-8"))
     minutes = {stage: f"{seconds / 60:.0f}" for stage, seconds in results["seconds"].items()}
@@ -49,6 +50,7 @@ def write_readme(folder: Path) -> None:
     ]
     replace_between(folder / "README.md", "scores", "\n".join(lines))
     draw_curves(metrics, folder / "curves.svg")
+    record(folder)
 
 
 if __name__ == "__main__":

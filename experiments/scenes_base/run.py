@@ -21,7 +21,6 @@ from typing import Any
 import grain
 import jax
 import tyro
-from transformers import AutoTokenizer
 
 from experiments.generated import shortened
 from experiments.scenes_base.curriculum import first_conversation
@@ -33,12 +32,14 @@ from vlm_jax.checkpoints.opening import TINY, open_model, open_role
 from vlm_jax.commands import scenes as scenes_command
 from vlm_jax.commands import sft as sft_command
 from vlm_jax.config import CLIP_PRESETS, PRESETS
+from vlm_jax.data.tokenizers import load_tokenizer
 from vlm_jax.evals.scenes.scorer import evaluate
 from vlm_jax.files import write_json
 from vlm_jax.models.llava import init_llava
 from vlm_jax.parallel.compile import jit_step, place
 from vlm_jax.parallel.mesh import make_mesh
 from vlm_jax.randomness import key_for
+from vlm_jax.recipes import read as read_recipe
 from vlm_jax.report.tables import print_scores
 from vlm_jax.runs.begin import Run
 from vlm_jax.runs.log import read_metrics
@@ -103,7 +104,7 @@ def train_vision(options: Options) -> Path:
     optim = Optim(2e-3, steps=options.vision_steps, warmup_steps=100, weight_decay=0.01)
     state = place(mesh, start(optim, init_vision(config, key_for(options.seed, "vision"))))
     step = jit_step(vision_step, mesh, config, VisionSettings(optim), state=state)
-    source = VisionSource(AutoTokenizer.from_pretrained(tokens), options.vision_steps, seed=options.seed)
+    source = VisionSource(load_tokenizer(tokens), options.vision_steps, seed=options.seed)
     batches = grain.MapDataset.source(source).to_iter_dataset(grain.ReadOptions(1, 4))
     pace = Pace("vision", options.vision_steps, 250, shown=("content_accuracy", "matched"))
     state = train(run, pace, mesh, state, lambda state, batch: step({}, state, batch), batches)
@@ -160,7 +161,9 @@ def measure(options: Options, world: Path, checkpoint: Path) -> dict:
     """Scores on both held-out splits, with what was run."""
     model = open_model(str(checkpoint), preset=_PRESET)
     lora = open_role(model, None)["lora"]
-    scores = {split: shortened(evaluate(model, lora, world, split)) for split in ("validation", "test")}
+    answering = read_recipe(f"{_PRESET}/answer").options
+    shape = answering["batch_size"], answering["prompt_lengths"], answering["max_new_tokens"]
+    scores = {split: shortened(evaluate(model, lora, world, split, *shape)) for split in ("validation", "test")}
     return {
         "options": {**dataclasses.asdict(options), "out": str(options.out)},
         "seconds": {stage: seconds_of(options.out / stage) for stage in _STAGES},

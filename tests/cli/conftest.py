@@ -1,6 +1,7 @@
 """A checkpoint with random weights, a small drawn world, a random adapter: what every verb starts from."""
 
 import jax
+import numpy as np
 import pytest
 
 from vlm_jax.checkpoints.adapters import save_adapter
@@ -25,10 +26,14 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def adapter(tmp_path_factory):
-    """A reward model that nobody trained."""
+    """A reward model of random weights."""
     folder = tmp_path_factory.mktemp("adapter") / "role"
     keys = jax.random.split(jax.random.key(1))
-    save_adapter(folder, CONFIG, {"lora": init_lora(CONFIG, keys[0]), "head": init_reward_head(CONFIG, keys[1])})
+    # A fresh adapter has zeros in B, and changes nothing.
+    lora = jax.tree.map(
+        lambda leaf: leaf + 0.01 * np.cos(np.arange(leaf.size)).reshape(leaf.shape), init_lora(CONFIG, keys[0])
+    )
+    save_adapter(folder, CONFIG, {"lora": lora, "head": init_reward_head(CONFIG, keys[1])})
     return folder
 
 

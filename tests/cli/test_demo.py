@@ -5,12 +5,11 @@ import json
 import os
 import subprocess
 import sys
-import types
 
 import pytest
 
 from vlm_jax.commands import demo
-from vlm_jax.errors import InputError, TerminatedError
+from vlm_jax.errors import InputError
 
 MEASURES = {
     "pope_f1", "pope_accuracy", "chair_i", "chair_s", "recall", "mmhal_score", "mmhal_hallucination_rate",
@@ -52,13 +51,6 @@ def test_the_demo_writes_what_it_promises_and_knows_when_it_is_done(tmp_path):
     assert other.returncode == 2
     assert "seed 0 instead of 1" in other.stderr
     assert json.loads((out / "results.json").read_text()) == results
-
-
-def test_no_branch_begins_after_a_termination(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "_ended", types.SimpleNamespace(value=1))
-    with pytest.raises(TerminatedError):
-        demo.branch(dataclasses.replace(SMALL, out=tmp_path / "demo"), "sft")
-    assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.parametrize("sizes", [{"preference": 30}, {"test": 0}, {"test": 5}])

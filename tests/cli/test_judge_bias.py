@@ -1,6 +1,7 @@
 """`vlm-jax eval judge-bias` with a reward model, which is asked as its training asks."""
 
 import json
+from dataclasses import asdict
 
 import jax
 import numpy as np
@@ -38,7 +39,7 @@ def pairs(world, tmp_path_factory):
 @pytest.fixture
 def arguments(pairs, world, checkpoint, adapter, tmp_path):
     files = ["--preferences", pairs / "pairs.json", "--images", world / "images", "--objects", pairs / "objects.json"]
-    model = ["--checkpoint", checkpoint, "--reward", adapter]
+    model = ["--checkpoint", checkpoint, "--reward", adapter, "--reward-prompt", "short"]
     return [str(one) for one in ("eval", "judge-bias", *files, *model, "--output", tmp_path / "out.json")]
 
 
@@ -73,7 +74,7 @@ def test_a_reward_model_is_shown_what_it_was_trained_with(arguments, adapter, tm
     own.mkdir()
     for path in adapter.iterdir():
         (own / path.name).write_bytes(path.read_bytes())
-    write_json(own / "reward_view.json", {"facts": True, "resolution": 16, "reward_prompt": {}})
+    write_json(own / "reward_view.json", {"facts": True, "resolution": 16, "reward_prompt": asdict(SHORT)})
     arguments[arguments.index("--reward") + 1] = str(own)
     with pytest.raises(SystemExit):
         main(arguments)

@@ -195,7 +195,7 @@ def test_prompts(make, prompts, tokenizer, config):
         assert got.suffix_tokens.shape == (3, 90)
         assert padding_sides(got.prompt.attention_mask)[1].all()
         assert padding_sides(got.suffix_mask)[0].all()
-        assert same(got.prompt, got.reward_prompt)
+        assert got.reward_images is None
         for row, index in enumerate(got.index):
             record = prompts[index]
             text = encode_prompt(tokenizer, PLAIN, record.turns, config, 40)
@@ -212,8 +212,7 @@ def test_prompts(make, prompts, tokenizer, config):
 def test_the_reward_model_may_see_less(prompts, tokenizer, config):
     seen = [record for record in prompts if record.image is not None][:2]
     got = next(iter(prompt_batches(seen, tokenizer, config, PLAIN, 2, 40, 90, SHORT, 0, reward_resolution=2)))
-    assert (got.prompt.tokens == got.reward_prompt.tokens).all()
-    for sharp, coarse, index in zip(got.prompt.images, got.reward_prompt.images, got.index, strict=True):
+    for sharp, coarse, index in zip(got.prompt.images, got.reward_images, got.index, strict=True):
         image = load_image(seen[index].image)
         np.testing.assert_array_equal(sharp, prepare(image, 8, "pad"))
         np.testing.assert_array_equal(coarse, prepare(image, 8, "pad", 2))
@@ -258,7 +257,7 @@ def test_a_coarser_reward_view(prompts, tokenizer, config, images):
     Image.fromarray(halves).save(images / "1.png")
     got = next(iter(prompt_batches(prompts[1:2], tokenizer, config, PLAIN, 1, 40, 90, SHORT, 0, reward_resolution=2)))
     np.testing.assert_array_equal(got.prompt.images[0], halves)
-    assert (got.reward_prompt.images == 100).all()
+    assert (got.reward_images == 100).all()
 
 
 def test_errors_name_file_and_row(prompts, instructions, tokenizer, config, images):

@@ -13,6 +13,7 @@ def here(monkeypatch, tmp_path):
     monkeypatch.setattr(full_size, "_HERE", tmp_path / "here")
     monkeypatch.setattr(full_size, "table", lambda: "")
     monkeypatch.setattr(full_size, "replace_between", lambda *_: None)
+    monkeypatch.setattr(full_size, "record", lambda *_: None)
     return tmp_path / "here"
 
 

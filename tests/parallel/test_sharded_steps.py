@@ -76,7 +76,7 @@ def prompts(number) -> PromptBatch:
     rng, prompt = np.random.default_rng(number), batch(number, "left")
     return PromptBatch(
         prompt=prompt,
-        reward_prompt=prompt,
+        reward_images=None,
         suffix_tokens=rng.integers(4, 512, (ROWS, 3)).astype(np.int32),
         suffix_mask=np.arange(3) < rng.integers(1, 4, (ROWS, 1)),
         length_bonus=rng.random(ROWS).astype(np.float32),
@@ -93,11 +93,11 @@ def ppo(mesh, base):
 
     def run(state, number):
         key = jax.random.key(number)
-        measured, tokens = sample(base, state.params, frozen, place_batch(mesh, prompts(number)), key)
-        correct = place_batch(mesh, (np.asarray(tokens)[:, 0] % 2).astype(np.float32))
+        measured = sample(base, state.params, frozen, place_batch(mesh, prompts(number)), key)
+        correct = place_batch(mesh, (np.asarray(measured.answers)[:, 0] % 2).astype(np.float32))
         state, metrics = update(base, state, measured, correct, key)
         assert sample._cache_size() == 1
-        return state, {**metrics, "tokens": tokens, "scores": measured.scores}
+        return state, {**metrics, "tokens": measured.answers, "scores": measured.scores}
 
     return state, update, run
 

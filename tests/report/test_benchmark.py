@@ -4,6 +4,7 @@ import dataclasses
 import io
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from vlm_jax.evals.result import result_of
@@ -16,9 +17,9 @@ def scored(**changes):
     return Scored(metrics={"rate": 16.7}, per_sample=[{}, {}], unparsed=0, tally=half, decimals={"rate": 1}, **changes)
 
 
-def shown(one):
+def shown(one, width=200, against=None):
     out = io.StringIO()
-    print_result(result_of("X", "official", one, {}), Console(file=out, width=200))
+    print_result(result_of("X", "official", one, {}, against), Console(file=out, width=width))
     return out.getvalue()
 
 
@@ -57,3 +58,19 @@ def test_unread_answers_are_told_loudly():
 
 def test_nothing_to_score_is_no_empty_table():
     assert "95 %" not in shown(Scored({}, [{}], 0, Tally([], np.zeros((0, 1)), {})))
+
+
+@pytest.mark.parametrize("letters", [6, 26, 45])
+def test_no_interval_is_cut_in_two_at_80_columns(letters):
+    """Nor any figure; the name gives way."""
+    name = "accuracy_fallacy_oversight_and_more_that_nobody_reads"[:letters]
+    constant = {f"all {letter}": {name: 0.25} for letter in "AB"}
+    half = Tally(["a", "b"], np.array([[0.0, 3.0], [1.0, 3.0]]), {name: lambda sums: sums[:, 0] / sums[:, 1]})
+    one = Scored(metrics={name: 1 / 6}, per_sample=[{}], unparsed=0, tally=half, baselines=constant)
+    text = shown(one, 80, against=one)
+    assert max(map(len, text.splitlines())) <= 80
+    for whole in ("0.1667", "0.0000 to 0.3333", "0.2500", "+0.0000 to +0.0000", "1.000"):
+        assert whole in text
+    # A column of its own where there is room.
+    assert ("0.1667 │ 0.0000 to 0.3333" in text) == (letters <= 26)
+    assert ("+0.0000 │ +0.0000 to +0.0000" in text) == (letters <= 6)

@@ -5,7 +5,7 @@ import pytest
 from known_scores import scores_of
 from rich.console import Console
 
-from vlm_jax.report.measures import rows
+from vlm_jax.report.measures import BEST, BRACKETS, rows, written_interval
 from vlm_jax.report.tables import markdown_table, print_scores, summary
 
 KEYS = {
@@ -14,10 +14,10 @@ KEYS = {
 }  # fmt: skip
 
 
-def printed(models, terminal=False):
+def printed(models, terminal=False, width=100):
     stream = io.StringIO()
     colours = "standard" if terminal else None
-    print_scores(models, Console(file=stream, width=100, force_terminal=terminal, color_system=colours))
+    print_scores(models, Console(file=stream, width=width, force_terminal=terminal, color_system=colours))
     return stream.getvalue()
 
 
@@ -38,13 +38,46 @@ def test_a_summary_without_reward_accuracy_says_so():
     assert flat["reward_accuracy"] is None
 
 
-def test_best_values_follow_each_measures_direction_and_ties_have_none(models):
-    best = {row.measure.key: row.best for row in rows(models)}
-    assert best["chair_i"] == {2}
-    assert best["recall"] == frozenset()
-    assert best["mean_length"] == frozenset()
-    fewer = {row.measure.key: row.best for row in rows({"a": scores_of(4), "b": scores_of(4, found=1)})}
-    assert fewer["recall"] == {0}
+def of_recall(*intervals):
+    """Scores that differ in recall's interval alone."""
+    chair = {"recall": 0.5, "hallucinated": 0}
+    return {
+        str(i): scores_of(4) | {"chair": chair | {"recall_interval": ends} if ends else chair}
+        for i, ends in enumerate(intervals)
+    }
+
+
+@pytest.mark.parametrize(
+    ("intervals", "best"),
+    [
+        (((0.1, 0.2), (0.3, 0.4), (0.2, 0.25)), 1),
+        # Better than the first, but not than the third.
+        (((0.1, 0.2), (0.3, 0.4), (0.2, 0.35)), None),
+        # Apart by less than is written.
+        (((0.1, 0.2), (0.2004, 0.4)), None),
+        (((0.1, 0.2), (0.2006, 0.4)), 1),
+        (((0.1, 0.2), None), None),
+        (((0.1, 0.2),), None),
+    ],
+)
+def test_only_what_lies_beyond_all_others_is_best(intervals, best):
+    (found,) = (row.best for row in rows(of_recall(*intervals)) if row.measure.key == "recall")
+    assert found == best
+
+
+def test_the_best_follows_each_measures_direction(models):
+    best = {row.measure.key: row.best for row in rows({"a": scores_of(30), "b": scores_of(4, found=1)})}
+    assert (best["chair_i"], best["recall"]) == (1, 0)
+    # 4 of 84 against 20 and 18 of about 100, and these against each other.
+    assert {row.measure.key: row.best for row in rows(models)}["chair_i"] == 2
+    del models["with facts"]
+    assert {row.measure.key: row.best for row in rows(models)}["chair_i"] is None
+
+
+def test_what_has_no_direction_or_no_interval_is_never_best():
+    told = {"mean_length": 9.0, "reward_accuracy": 0.9}
+    best = {row.measure.key: row.best for row in rows({"a": scores_of(4), "b": scores_of(30) | told})}
+    assert (best["mean_length"], best["reward_accuracy"], best["chair_i"]) == (None, None, 0)
 
 
 def test_the_table_fits_100_columns_and_holds_percent_and_intervals(models):
@@ -57,10 +90,26 @@ def test_the_table_fits_100_columns_and_holds_percent_and_intervals(models):
     assert "Reward accuracy" in printed({"one": scores_of(1) | {"reward_accuracy": 0.7}})
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_no_interval_is_cut_in_two_at_80_columns(count):
+    named = {f"runs/of/a/long/name/{i}/adapter": scores_of(3 * i) for i in range(count)}
+    text = printed(named, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    for row in rows(named):
+        for figure in row.figures:
+            if figure.interval is not None:
+                assert written_interval(row.measure, figure.interval) in text
+    # Everything that is opened is closed on its line.
+    assert all(line.count("[") == line.count("]") for line in text.splitlines())
+    assert sum(line.startswith("CHAIR_i") for line in text.splitlines()) == -(-count // 3)
+
+
 def test_only_a_comparison_has_emphasis(models):
     line = next(line for line in printed(models, terminal=True).splitlines() if "CHAIR_i" in line)
     assert re.search(r"\x1b\[1;32m *4\.8\x1b", line)
     assert "\x1b[1;32m" not in printed({"one": scores_of(3)}, terminal=True)
+    assert "bold" not in printed({"one": scores_of(3)})
+    assert BEST in " ".join(printed(models).split())
 
 
 def test_a_model_name_is_no_markup():
@@ -74,3 +123,4 @@ def test_markdown_has_one_column_a_model_and_bold_best_values(models):
     chair_i = next(line for line in lines if line.startswith("| CHAIR\\_i"))
     assert chair_i.count("**") == 2
     assert "| **4.8** [" in chair_i
+    assert lines[-1] == f"{BRACKETS} {BEST}"

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from vlm_jax.checkpoints.hashes import BaseSource, weights_sha256
+from vlm_jax.errors import InputError
 from vlm_jax.records import claim, finished
 from vlm_jax.runs.begin import identity
-from vlm_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

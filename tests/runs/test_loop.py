@@ -16,6 +16,7 @@ from PIL import Image
 from small_models import role_weights
 
 from vlm_jax.data.conversation import TEMPLATES, Turn
+from vlm_jax.data.evaluation_turn import SHORT
 from vlm_jax.data.pipelines import instruction_batches, prompt_batches
 from vlm_jax.data.sources import Instruction, Prompt
 from vlm_jax.errors import DivergedError, InputError, TerminatedError
@@ -23,9 +24,8 @@ from vlm_jax.generate.sampling import Sampling
 from vlm_jax.parallel.compile import jit_step, place
 from vlm_jax.parallel.mesh import make_mesh
 from vlm_jax.randomness import key_for
-from vlm_jax.data.evaluation_turn import SHORT
-from vlm_jax.runs.log import read_metrics
 from vlm_jax.runs.begin import Run
+from vlm_jax.runs.log import read_metrics
 from vlm_jax.runs.loop import Pace, train
 from vlm_jax.train.optim import Optim, start
 from vlm_jax.train.ppo import PpoSettings, ppo_update, rollout
@@ -86,8 +86,8 @@ def ppo_run(config, base):
 
     def step(state, batch):
         number = int(state.step) // 4
-        measured, tokens = sample(base, state.params, frozen, batch, key_for(0, "rollout", number))
-        correct = (tokens[:, 0] % 2).astype(jnp.float32)
+        measured = sample(base, state.params, frozen, batch, key_for(0, "rollout", number))
+        correct = (measured.answers[:, 0] % 2).astype(jnp.float32)
         return update(base, state, measured, correct, key_for(0, "minibatches", number))
 
     return prompt_batches(records, Letters(), config, PLAIN, 2, 48, 96, SHORT, seed=1), first, step
@@ -167,7 +167,8 @@ def scalar_parts(bad_step, value):
 
     def step(state, batch):
         loss = value if int(state.step) >= bad_step else 1.0
-        return dataclasses.replace(state, step=state.step + 1), {"loss": jnp.float32(loss)}
+        moved = jax.tree.map(lambda leaf: leaf + 1, state.params)
+        return dataclasses.replace(state, params=moved, step=state.step + 1), {"loss": jnp.float32(loss)}
 
     def make(config):
         first = functools.partial(start, Optim(1.0), {"head": {"kernel": jnp.zeros(2)}})

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from vlm_jax.runs.state import RunState
 from vlm_jax.errors import InputError
+from vlm_jax.runs.state import RunState
 
 BASE = {"source": "/weights/base", "sha256": "0f" * 32}
 MADE = {"rate": 1e-3, "lora": {"rank": 4}, "names": ("a", "b"), "base": BASE}

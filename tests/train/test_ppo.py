@@ -80,8 +80,8 @@ def config(config):
 
 @pytest.fixture(scope="module")
 def measured(config, base, prompts):
-    found, tokens = sample(config, LEARN, base, make_params(), make_frozen(), prompts, KEY)
-    np.testing.assert_array_equal(tokens, found.sequences.tokens[:, PROMPT:])
+    found = sample(config, LEARN, base, make_params(), make_frozen(), prompts, KEY)
+    np.testing.assert_array_equal(found.answers, found.sequences.tokens[:, PROMPT:])
     return found
 
 
@@ -92,7 +92,7 @@ def test_answers_are_ragged(measured):
 
 def test_measuring_in_parts_gives_the_same_figures(config, base, prompts, measured):
     split = dataclasses.replace(LEARN, microbatches=4)
-    found, _ = sample(config, split, base, make_params(), make_frozen(), prompts, KEY)
+    found = sample(config, split, base, make_params(), make_frozen(), prompts, KEY)
     jax.tree.map(lambda whole, parts: np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-5), measured, found)
 
 
@@ -189,6 +189,7 @@ def synthetic(seed=0, dtype=np.float32) -> Rollout:
         sequences=sequences,
         mask=jnp.asarray(mask),
         log_probs=jnp.where(mask, -3 + draw(ROWS, LIMIT), 0),
+        sampler_log_probs=jnp.where(mask, -3 + draw(ROWS, LIMIT), 0),
         reference_log_probs=jnp.where(mask, -3 + draw(ROWS, LIMIT), 0),
         values=draw(ROWS, LIMIT),
         scores=draw(ROWS),
@@ -290,6 +291,7 @@ def test_padding_never_changes_the_masked_update(config, base):
         sequences=longer,
         mask=slots(old.mask),
         log_probs=slots(old.log_probs),
+        sampler_log_probs=slots(old.sampler_log_probs),
         reference_log_probs=slots(old.reference_log_probs),
         values=slots(old.values),
         scores=rows(old.scores),
@@ -338,8 +340,8 @@ def learned(config, base, prompts):
     history = []
     for number in range(14):
         given, key = state, jax.random.fold_in(KEY, number)
-        found, tokens = sample(config, LEARN, base, state.params, frozen, prompts, key)
-        right = ((tokens >= 32) & found.mask).sum(1) / found.lengths
+        found = sample(config, LEARN, base, state.params, frozen, prompts, key)
+        right = ((found.answers >= 32) & found.mask).sum(1) / found.lengths
         state, metrics = step(base, state, found, right.astype(jnp.float32), key)
         history.append({name: float(value) for name, value in metrics.items()})
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
@@ -352,6 +354,8 @@ def test_the_first_minibatch_sees_ratio_one_and_the_first_rollout_no_kl(learned)
     for metrics in history:
         assert metrics["first_ratio"] == pytest.approx(1, abs=1e-5)
         assert metrics["first_approximate_kl"] == pytest.approx(0, abs=1e-9)
+        assert metrics["log_prob_gap"] == pytest.approx(0, abs=1e-5)
+        assert metrics["sampler_gap"] == pytest.approx(0, abs=1e-5)
     assert history[0]["kl"] == history[0]["kl_k3"] == 0
     assert history[-1]["kl"] > 0.1
     assert history[0]["score"] == history[-1]["score"] == 0

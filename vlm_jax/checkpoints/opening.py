@@ -122,17 +122,29 @@ def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:
     return source.config, source.stored()
 
 
+def preset_of(config: "LlavaConfig") -> str | None:
+    """The name of the preset that a checkpoint is of, if it is of one."""
+    from vlm_jax.checkpoints.hf_config import preset_differences
+    from vlm_jax.config import PRESETS
+
+    return next((name for name, preset in PRESETS.items() if not preset_differences(config, preset)), None)
+
+
 def open_policy(model: Model, adapter: Path | None) -> "Params":
     """The adapter of a model that answers; without a folder one that changes nothing.
 
     Raises:
-        InputError: The adapter is broken, or has a head: it scores, and would not change a word.
+        InputError: The adapter is broken, changes nothing, or has a head: it scores, and would not change a word.
     """
     from vlm_jax.errors import InputError
+    from vlm_jax.models.adapters import changes_nothing
 
     role = open_role(model, adapter)
     if "head" in role:
         raise InputError("a reward model, or a value model (it has a head)", "a policy's adapter", file=str(adapter))
+    if adapter is not None and changes_nothing(role["lora"]):
+        found = "an adapter that changes nothing: A or B of every projection is zero"
+        raise InputError(found, "one that was trained", file=str(adapter))
     return role["lora"]
 
 

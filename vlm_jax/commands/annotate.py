@@ -8,6 +8,7 @@ import dataclasses
 from pathlib import Path
 
 from vlm_jax.checkpoints.opening import MeshOptions
+from vlm_jax.commands.from_recipe import from_recipe, with_recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +20,11 @@ class Options:
         world: Folder that `vlm-jax scenes` wrote.
         adapter: Adapter folder of the model that answers.
         temperature: Of the two samples.
+        recipe: Where figures come from that are not given: a name of `vlm-jax recipe list`, or a TOML file; left out:
+            the recipe of the checkpoint's preset.
         max_new_tokens: Limit of an answer.
         batch_size: Answers sampled at a time.
+        prompt_lengths: Positions that prompts are padded to, each to the shortest that holds it; image included.
         seed: Of the samples and of the annotators.
         mesh: Layout of the devices.
     """
@@ -29,8 +33,10 @@ class Options:
     world: Path
     adapter: Path | None = None
     temperature: float = 1.0
-    max_new_tokens: int = 56
-    batch_size: int = 128
+    recipe: str | None = None
+    max_new_tokens: int | None = from_recipe()
+    batch_size: int | None = from_recipe()
+    prompt_lengths: tuple[int, ...] | None = from_recipe()
     seed: int = 0
     mesh: MeshOptions = MeshOptions()
 
@@ -47,6 +53,7 @@ def run(options: Options) -> None:
     from vlm_jax.scenes.files import preference_row, prompt_question, read_scenes
     from vlm_jax.scenes.preferences import annotate
 
+    options = with_recipe(options, "answer")
     require_positive(options, "batch_size")
     sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     target = options.world / "preferences.json"
@@ -58,7 +65,8 @@ def run(options: Options) -> None:
     lora = open_policy(model, options.adapter)
     asked = [(name, prompt_question(here)) for name, here in scenes.items()]
     twice = [(name, question.text) for name, question in asked for _ in range(2)]
-    answers = ask(model, lora, options.world, twice, sampling, options.batch_size, options.seed, "annotate")
+    shape = options.batch_size, options.prompt_lengths
+    answers = ask(model, lora, options.world, twice, sampling, *shape, options.seed, "annotate")
     rng = np.random.default_rng([options.seed, 1])
     rows = []
     for (name, question), first, second in zip(asked, answers[::2], answers[1::2], strict=True):

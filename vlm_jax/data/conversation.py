@@ -168,6 +168,8 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
             split_special_tokens=True,
             return_attention_mask=False,
             return_token_type_ids=False,
+            # A piece is no sequence, and what holds whole ones to a length is below.
+            verbose=False,
         )["input_ids"]
 
 

@@ -154,7 +154,8 @@ def prompt_batches(
         seed: Of the order of records and facts.
         reward_resolution: A coarser view for the reward model, see ``prepare``.
     """
-    view, reward_view = viewer(config), viewer(config, reward_resolution)
+    view = viewer(config)
+    reward_view = None if reward_resolution is None else viewer(config, reward_resolution)
     suffix_of = suffixes(tokenizer, template, reward_prompt)
 
     @functools.lru_cache(KEPT_TEXTS)
@@ -168,10 +169,9 @@ def prompt_batches(
         if len(suffix) > suffix_length:
             with placed(record):
                 raise InputError(f"an evaluation turn of {len(suffix)} positions", f"at most {suffix_length}")
-        text = encode(index)
         return {
-            "own": (text, view(record)),
-            "reward": (text, reward_view(record)),
+            "own": (encode(index), view(record)),
+            "reward_image": reward_view and reward_view(record),
             "suffix": suffix,
             "record": record,
             "index": index,
@@ -181,9 +181,7 @@ def prompt_batches(
         suffixes = [sample["suffix"] for sample in samples]
         return PromptBatch(
             prompt=batch_of([sample["own"] for sample in samples], prompt_length, "left", config.pad_token_id),
-            reward_prompt=batch_of(
-                [sample["reward"] for sample in samples], prompt_length, "left", config.pad_token_id
-            ),
+            reward_images=reward_view and np.stack([sample["reward_image"] for sample in samples]),
             suffix_tokens=pad(suffixes, suffix_length, "right", config.pad_token_id, np.int32),
             suffix_mask=pad([np.ones(len(suffix), bool) for suffix in suffixes], suffix_length, "right", False, bool),
             length_bonus=np.array([sample["record"].length_bonus for sample in samples], np.float32),

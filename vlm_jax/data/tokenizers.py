@@ -1,5 +1,8 @@
 """The tokenizer of a checkpoint, as its training used it."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from vlm_jax.data.conversation import Tokenizer
@@ -16,7 +19,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     Raises:
         InputError: There is no tokenizer, or it is broken.
     """
-    from transformers import AutoTokenizer, LlamaTokenizer
+    with _unadvised():
+        from transformers import AutoTokenizer, LlamaTokenizer
 
     sentencepiece_alone = (folder / "tokenizer.model").exists() and not (folder / "tokenizer.json").exists()
     try:
@@ -34,3 +38,17 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if not question:
         raise InputError("a tokenizer that makes nothing of a question", "a vocabulary", file=str(folder))
     return tokenizer
+
+
+@contextlib.contextmanager
+def _unadvised() -> Iterator[None]:
+    """On import transformers advises to install PyTorch, for models that nothing here uses; its errors still come."""
+    switch = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+    if switch in os.environ:
+        yield
+        return
+    os.environ[switch] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[switch]

@@ -39,6 +39,13 @@ def init_lora(config: LlavaConfig, key: Array) -> Params:
     return {part: {name: pair(*shape) for name, shape in maps.items()} for part, maps in shapes.items()}
 
 
+def changes_nothing(lora: Params) -> bool:
+    """Whether A B is zero in every layer of every projection, so that no logit changes."""
+    pairs = [pair for maps in lora.values() for pair in maps.values()]
+    moved = [(pair["a"] != 0).any((1, 2)) & (pair["b"] != 0).any((1, 2)) for pair in pairs]
+    return not any(bool(layers.any()) for layers in moved)
+
+
 def init_reward_head(config: LlavaConfig, key: Array) -> Params:
     """Uniform in +-1/sqrt(d) with zero bias (facts of LLaVA-RLHF's reward model: torch's Linear default)."""
     width = config.language.width

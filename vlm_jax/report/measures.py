@@ -31,11 +31,16 @@ class Measure:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A measure over all models, in their order; ``best`` holds the columns with the best value as it is written."""
+    """A measure over all models, in their order; ``best`` is the column that is better beyond chance (``BEST``)."""
 
     measure: Measure
     figures: tuple[Figure | None, ...]
-    best: frozenset[int]
+    best: int | None
+
+
+# What a table says of itself.
+BRACKETS = "Brackets are 95 % bootstrap intervals."
+BEST = "A bold value is better than all others of its row: its interval overlaps none of theirs."
 
 
 def rows(models: Mapping[str, Mapping[str, Any]]) -> list[Row]:
@@ -75,13 +80,20 @@ def label(measure: Measure) -> str:
     return f"{measure.label} ({unit}) {measure.arrow}".rstrip()
 
 
-def _best(measure: Measure, figures: Sequence[Figure | None]) -> frozenset[int]:
-    """Compared as written: a difference that the reader cannot see makes no winner."""
-    values = {i: float(written(measure, f.value)) for i, f in enumerate(figures) if f is not None}
-    if measure.better is None or len(set(values.values())) < 2:
-        return frozenset()
-    top = max(values.values()) if measure.better == "higher" else min(values.values())
-    return frozenset(i for i, value in values.items() if value == top)
+def _best(measure: Measure, figures: Sequence[Figure | None]) -> int | None:
+    """Compared as written: a distance that the reader cannot see makes no winner.
+
+    The intervals of two models may overlap although a paired one of their difference would not hold 0. Such a one can
+    only be had where what was said of every image is at hand, which results files do not keep; so this asks for more.
+    """
+    shown = {i: figure.interval for i, figure in enumerate(figures) if figure is not None}
+    if measure.better is None or len(shown) < 2 or None in shown.values():
+        return None
+    # Turned so that higher is better.
+    sign = 1 if measure.better == "higher" else -1
+    ends = {i: sorted(sign * float(written(measure, end)) for end in interval) for i, interval in shown.items()}
+    best = max(ends, key=lambda i: ends[i][0])
+    return best if all(ends[best][0] > high for i, (_, high) in ends.items() if i != best) else None
 
 
 def _of(group: str, name: str) -> Callable[[Mapping[str, Any]], Figure | None]:

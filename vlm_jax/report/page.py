@@ -13,7 +13,7 @@ from vlm_jax.files import write_bytes
 from vlm_jax.report.gallery import Picture
 from vlm_jax.report.headline import headlines
 from vlm_jax.report.marks import Mark, mark, missed
-from vlm_jax.report.measures import Figure, label, rows, written, written_interval
+from vlm_jax.report.measures import BEST, Figure, label, rows, written, written_interval
 from vlm_jax.report.plots import PPO_PANELS, REWARD_PANELS, SERIES, Rows, intervals, panels
 from vlm_jax.scenes.world import Scene, Thing
 
@@ -82,6 +82,7 @@ def page(results: Mapping[str, Any], curves: Curves, gallery: Sequence[Picture])
         models=models,
         colours=colours,
         rows=rows(models),
+        best=BEST,
         drawn=_drawn(models, colours),
         ppo=panels(PPO_PANELS, _with("kl", curves), colours),
         reward=panels(REWARD_PANELS, _with("margin", curves), colours),

@@ -15,13 +15,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from vlm_jax.runs.state import RunState
 from vlm_jax.errors import DivergedError, TerminatedError
 from vlm_jax.parallel.compile import place_batch
 from vlm_jax.parallel.mesh import shardings
 from vlm_jax.runs.begin import Run
 from vlm_jax.runs.log import MetricLog
 from vlm_jax.runs.progress import Meter
+from vlm_jax.runs.state import RunState
+from vlm_jax.runs.still import StillLeaves
 from vlm_jax.train.optim import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, Mapping[str, Any]]]
@@ -31,7 +32,8 @@ Step = Callable[[TrainState, Any], tuple[TrainState, Mapping[str, Any]]]
 class Pace:
     """How long a run goes on, and how often it saves and speaks.
 
-    ``shown`` names the metrics that the progress line shows.
+    ``shown`` names the metrics that the progress line shows; ``bounds`` gives the largest value of metrics that stop a
+    run beyond it.
     """
 
     title: str
@@ -39,6 +41,7 @@ class Pace:
     save_every: int = 100
     log_every: int = 10
     shown: tuple[str, ...] = ("loss",)
+    bounds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def train(
@@ -61,11 +64,13 @@ def train(
 
     Raises:
         InputError: The folder holds a run with other settings.
-        DivergedError: A metric became infinite or not a number; the last checkpoint is from before.
+        DivergedError: A metric became infinite, not a number or larger than its bound, or a trained leaf does not
+            move; the last checkpoint is from before.
         TerminatedError: SIGTERM came; the step it came in is finished and saved.
     """
     with _termination() as asked, RunState(run.folder, run.made) as saved, jax.set_mesh(mesh):
         state, iterator, first = _resume(saved, mesh, state, iter(batches))
+        still = StillLeaves(state.params) if first == 0 else None
         log = MetricLog(run.folder, first)
         try:
             with Meter(pace.title, pace.steps, first) as meter:
@@ -77,6 +82,7 @@ def train(
                     due = done % pace.save_every == 0 or done == pace.steps or stopping
                     if due or done % pace.log_every == 0:
                         _report(pace, number, metrics, log, meter)
+                        still = still and still.after(state, final=due)
                     if due:
                         saved.save(done, state, iterator.get_state())
                     if stopping:
@@ -121,5 +127,8 @@ def _report(pace: Pace, number: int, metrics: Mapping[str, Any], log: MetricLog,
     odd = [name for name, value in values.items() if not math.isfinite(value)]
     if odd:
         raise DivergedError(f"step {number}: {', '.join(odd)} is not finite")
+    if beyond := [name for name, most in pace.bounds.items() if values[name] > most]:
+        found = ", ".join(f"{name} {values[name]:.3g} (at most {pace.bounds[name]:g})" for name in beyond)
+        raise DivergedError(f"step {number}: {found}")
     log.write(number, values)
     meter.update(number + 1, {name: values[name] for name in pace.shown})

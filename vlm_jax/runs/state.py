@@ -19,21 +19,19 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, UInt32
 from orbax.checkpoint import v1 as ocp
 
 from vlm_jax import records
 from vlm_jax.errors import InputError, differences
 from vlm_jax.files import locked
 from vlm_jax.parallel.mesh import path_name
+from vlm_jax.runs.fingerprints import fingerprints
 
 _KEPT = 2
 # Errors of the machine, not of what is stored.
 _NOT_THE_FILES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
 # What a disk takes no more with; orbax has them as text.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-_STEP = 2654435762  # Even, so that a step plus one is odd; about the golden ratio of 2^32.
 _NAMED = 6  # Leaves that a complaint lists.
 
 
@@ -90,7 +88,7 @@ class RunState:
             state: Nested dicts and optax states of arrays.
             data_state: What the data iterator needs to go on, in JSON types.
         """
-        metadata = {"data": data_state, "fingerprints": _fingerprints(state)}
+        metadata = {"data": data_state, "fingerprints": fingerprints(state)}
         with self._disk():
             # Without force, orbax drops a save that comes while another one runs, and says nothing.
             self._checkpointer.save_async(step, state, force=True, custom_metadata=metadata)
@@ -125,7 +123,7 @@ class RunState:
             if "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", None) in _NOT_THE_FILES_FAULT:
                 raise
             raise self._damaged(step, f"{type(error).__name__}: {text.partition(chr(10))[0][:200]}") from error
-        if odd := sorted(name for name, mark in _fingerprints(state).items() if mark != marks.get(name)):
+        if odd := sorted(name for name, mark in fingerprints(state).items() if mark != marks.get(name)):
             raise self._damaged(step, f"changed bytes in {', '.join(odd[:_NAMED])}")
         return Restored(state, data_state, step)
 
@@ -179,34 +177,6 @@ def _disk_error(text: str) -> int | None:
 def _unless_disk_error(record: logging.LogRecord) -> bool:
     """Orbax logs every thread that a failed save runs through, a screen each, and then raises the error as well."""
     return _disk_error(f"{record.getMessage()} {record.exc_info}") is None
-
-
-def _fingerprints(state: Any) -> dict[str, int]:
-    """A number for every leaf's bits, computed where the leaf lies; the same on every mesh."""
-    marks = jax.device_get(_marks(state))
-    return {path_name(path): int(mark) for path, mark in jax.tree_util.tree_leaves_with_path(marks)}
-
-
-@jax.jit
-def _marks(state: Any) -> Any:
-    return jax.tree.map(_mark, state)
-
-
-def _mark(leaf: Array) -> UInt32[Array, ""]:
-    """Sum of the elements' bits, each times an odd number of its own, modulo 2^32.
-
-    A changed bit moves a term by a power of two times an odd number, which is never 0 there; integers may be added up
-    in any order.
-    """
-    if leaf.dtype == bool:
-        leaf = leaf.astype(jnp.uint8)
-    bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
-    # Counted axis by axis: flattening a leaf that is split between devices would gather it on each.
-    place, stride = jnp.zeros((), jnp.uint32), 1
-    for axis in reversed(range(bits.ndim)):
-        place = place + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(stride % 2**32)
-        stride *= bits.shape[axis]
-    return jnp.sum(bits * (place * jnp.uint32(_STEP) + jnp.uint32(1)), dtype=jnp.uint32)
 
 
 def _check_leaves(path: Path, stored: Any, wanted: Any) -> None:

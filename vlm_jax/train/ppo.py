@@ -20,8 +20,10 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from vlm_jax.arrays import Batch, Generation, Params, PromptBatch
 from vlm_jax.config import LlavaConfig
+from vlm_jax.errors import InputError
 from vlm_jax.generate.decode import generate
 from vlm_jax.generate.sampling import Sampling
+from vlm_jax.models.adapters import init_value_head
 from vlm_jax.models.llava import forward, scores
 from vlm_jax.train.advantages import KlEstimator, generalised_advantages, kl_estimate, whiten
 from vlm_jax.train.losses import clipped_policy_loss, clipped_value_loss, masked_mean, token_log_probs
@@ -35,17 +37,24 @@ class Rollout:
     """Answers and everything measured about them before the update. Float arrays are 0 on padding in ``masked`` mode.
 
     ``sequences`` holds prompt and answer side by side; the answer starts at column ``sequences.t - r``.
+    ``sampler_log_probs`` are those of the distribution that each token was drawn from.
     """
 
     sequences: Batch
     mask: Bool[Array, "b r"]
     log_probs: Float[Array, "b r"]
+    sampler_log_probs: Float[Array, "b r"]
     reference_log_probs: Float[Array, "b r"]
     values: Float[Array, "b r"]
     scores: Float[Array, " b"]
     ended: Bool[Array, " b"]
     lengths: Int32[Array, " b"]
     length_bonus: Float[Array, " b"]
+
+    @property
+    def answers(self) -> Int32[Array, "b r"]:
+        """The sampled ids."""
+        return self.sequences.tokens[:, -self.mask.shape[1] :]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +86,18 @@ class PpoSettings:
     microbatches: int = 1
     pads: Literal["masked", "counted"] = "masked"
 
+    def __post_init__(self):
+        if self.sampling.top_p < 1 or self.sampling.top_k:
+            found = f"top_p {self.sampling.top_p} and top_k {self.sampling.top_k} in PPO"
+            raise InputError(found, "1 and 0: its ratios are those of the whole distribution")
+
+
+def first_params(config: LlavaConfig, frozen: Params) -> Params:
+    """Policy and value model before the first step: the reference, and the reward model with a head of zeros."""
+    # Copies: a step's buffers are donated, the frozen roles' must stay.
+    policy, value = (jax.tree.map(jnp.copy, tree) for tree in (frozen["reference"], frozen["reward"]["lora"]))
+    return {"policy": policy, "value": {"lora": value, "head": init_value_head(config)}}
+
 
 def join_answer(prompts: Batch, answer: Generation) -> Batch:
     """Prompt and answer as one batch; the answer's padding is masked, so rows keep their columns."""
@@ -92,7 +113,8 @@ def join_answer(prompts: Batch, answer: Generation) -> Batch:
 
 def reward_batch(answer: Generation, batch: PromptBatch) -> Batch:
     """Prompt, answer, evaluation turn. Masked gaps change nothing: positions count real tokens only."""
-    sequences = join_answer(batch.reward_prompt, answer)
+    prompt = batch.prompt if batch.reward_images is None else batch.prompt.replace(images=batch.reward_images)
+    sequences = join_answer(prompt, answer)
     nothing = jnp.zeros_like(batch.suffix_mask)
     return Batch(
         tokens=jnp.concatenate([sequences.tokens, batch.suffix_tokens], 1),
@@ -149,18 +171,15 @@ def rollout(
     frozen: Params,
     batch: PromptBatch,
     key: Array,
-) -> tuple[Rollout, Int32[Array, "b r"]]:
+) -> Rollout:
     """Sample one answer per prompt and measure it.
 
     Log-probabilities come from the training forward, not from the sampler, so that the first update sees ratio 1.
-
-    Returns:
-        The rollout, and the sampled tokens for the host.
     """
     answer = generate(config, base, params["policy"]["lora"], batch.prompt, key, settings.sampling)
     parts = split_rows((answer, batch), settings.microbatches)
     measured = jax.lax.map(lambda part: _measure(config, settings, base, params, frozen, *part), parts)
-    return join_rows(measured), answer.tokens
+    return join_rows(measured)
 
 
 def _measure(
@@ -180,6 +199,7 @@ def _measure(
         sequences=sequences,
         mask=answer.mask,
         log_probs=log_probs,
+        sampler_log_probs=answer.log_probs,
         reference_log_probs=reference,
         values=answer_values(config, settings, base, params["value"], sequences, answer.mask),
         scores=reward_scores(config, base, frozen["reward"], reward_batch(answer, batch)),
@@ -250,6 +270,10 @@ def _counted(settings: PpoSettings, mask: Bool[Array, "b r"]) -> Bool[Array, "b 
     return jnp.ones_like(mask) if settings.pads == "counted" else mask
 
 
+def _root_mean_square(values: Float[Array, "b r"], mask: Bool[Array, "b r"]) -> Float[Array, ""]:
+    return jnp.sqrt(masked_mean(jnp.square(values), mask))
+
+
 def _rollout_metrics(rollout: Rollout, rewards: Float[Array, " b"], returns: Float[Array, "b r"]) -> dict[str, Array]:
     """What the rollout looked like before the update."""
     k1 = rollout.log_probs - rollout.reference_log_probs
@@ -259,6 +283,7 @@ def _rollout_metrics(rollout: Rollout, rewards: Float[Array, " b"], returns: Flo
         "reward": rewards.mean(),
         "score": rollout.scores.mean(),
         "kl": jnp.where(rollout.mask, k1, 0.0).sum(1).mean(),
+        "sampler_gap": _root_mean_square(rollout.log_probs - rollout.sampler_log_probs, rollout.mask),
         "kl_k3": jnp.where(rollout.mask, jnp.expm1(-k1) + k1, 0.0).sum(1).mean(),
         "length": rollout.lengths.mean(dtype=jnp.float32),
         "ended": rollout.ended.mean(dtype=jnp.float32),
@@ -284,7 +309,9 @@ def ppo_update(
     Returns:
         The new state; means over minibatches of the loss monitors, plus the rollout's own figures: ``reward`` (with
         all terms), ``score`` (reward model alone), ``kl`` and ``kl_k3`` (nats per answer), length, share ended.
-        ``first_ratio`` and ``first_approximate_kl`` are the first minibatch's: 1 and 0 where all is well.
+        ``first_ratio`` and ``first_approximate_kl`` are the first minibatch's: 1 and 0 where all is well. Root mean
+        squares over tokens: ``log_prob_gap`` between log-probabilities as the first update and as the rollout saw
+        them, ``sampler_gap`` between the rollout's and those that tokens were drawn with; 0 but for rounding.
     """
     limit = settings.sampling.max_new_tokens
     rewards = total_reward(
@@ -310,5 +337,7 @@ def ppo_update(
     order = jnp.concatenate([split_rows(order, settings.minibatches) for order in orders])
     state, metrics = jax.lax.scan(minibatch, state, order)
     first = {f"first_{name}": metrics[name][0] for name in ("ratio", "approximate_kl")}
+    # Half of the mean square of the differences is what the first minibatch calls its approximate KL.
+    first["log_prob_gap"] = jnp.sqrt(2 * first["first_approximate_kl"])
     means = {name: values.mean() for name, values in metrics.items()}
     return state, means | first | _rollout_metrics(rollout, rewards, returns)

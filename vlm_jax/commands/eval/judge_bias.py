@@ -21,7 +21,7 @@ import tyro
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.eval.files import check_written, making
 from vlm_jax.commands.eval.judging import Judging
-from vlm_jax.commands.reward import RewardView, check_view, evaluation_turn
+from vlm_jax.commands.reward_view import RewardView, check_view, turn_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -183,7 +183,7 @@ def _reward_model(options: Options, adapter: Path) -> "RewardComparer":
     from vlm_jax.evals.calm.reward_model import RewardComparer
 
     model = open_model(options.checkpoint, options.mesh, adapter=adapter)
-    turn = evaluation_turn(options.view.reward_prompt)
+    turn = turn_of(options.view, adapter)
     size, batch = options.max_length, options.batch_size
     return RewardComparer(model, open_role(model, adapter), turn, options.view.resolution, size, batch)
 

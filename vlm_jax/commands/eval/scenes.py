@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
+from vlm_jax.commands.from_recipe import from_recipe, with_recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +20,11 @@ class Options:
         output: JSON file for the scores and the descriptions.
         adapter: Adapter folder, as `sft` and `ppo` write it.
         split: Choose settings on validation, report test.
+        recipe: Where figures come from that are not given: a name of `vlm-jax recipe list`, or a TOML file; left out:
+            the recipe of the checkpoint's preset.
         batch_size: Answers at a time.
         max_new_tokens: Limit of a description.
+        prompt_lengths: Positions that prompts are padded to, each to the shortest that holds it; image included.
         preset: Refuse a checkpoint that is not this preset.
         mesh: Layout of the devices.
     """
@@ -30,8 +34,10 @@ class Options:
     output: Path
     adapter: Path | None = None
     split: Literal["validation", "test"] = "test"
-    batch_size: int = 128
-    max_new_tokens: int = 56
+    recipe: str | None = None
+    batch_size: int | None = from_recipe()
+    max_new_tokens: int | None = from_recipe()
+    prompt_lengths: tuple[int, ...] | None = from_recipe()
     preset: str | None = None
     mesh: MeshOptions = MeshOptions()
 
@@ -51,13 +57,15 @@ def measure(options: Options) -> dict:
     from vlm_jax.files import read_json, write_json
     from vlm_jax.runs.begin import begin
 
+    options = with_recipe(options, "answer")
     require_positive(options, "batch_size", "max_new_tokens")
     begun = begin(options, options.output, options.output.with_suffix(".run.json"), options.checkpoint)
     if begun.finished():
         return read_json(options.output)
     model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
     lora = open_policy(model, options.adapter)
-    scores = evaluate(model, lora, options.world, options.split, options.batch_size, options.max_new_tokens)
+    shape = options.batch_size, options.prompt_lengths
+    scores = evaluate(model, lora, options.world, options.split, *shape, options.max_new_tokens)
     begun.claim_anew()
     write_json(options.output, scores)
     return scores

@@ -26,9 +26,6 @@ from vlm_jax.scenes.truth import mentioned_kinds
 from vlm_jax.scenes.truth import score as rate
 from vlm_jax.scenes.world import Scene, present_kinds
 
-# Every question of the world with its image fits one of these.
-_BUCKETS = (32, 48)
-
 
 def ask(
     model: Model,
@@ -37,6 +34,7 @@ def ask(
     questions: Sequence[tuple[str, str]],
     sampling: Sampling,
     batch_size: int,
+    prompt_lengths: Sequence[int],
     seed: int,
     title: str,
 ) -> Sequence[str]:
@@ -45,13 +43,19 @@ def ask(
         Prompt(id=name, image=world / "images" / name, turns=(Turn("human", f"{IMAGE}\n{text}"),))
         for name, text in questions
     ]
-    batches = image_prompts(records, model.tokenizer, model.config, model.template, batch_size, _BUCKETS)
+    batches = image_prompts(records, model.tokenizer, model.config, model.template, batch_size, prompt_lengths)
     with Meter(title, len(records)) as meter:
         return answer(model, lora, batches, sampling, seed, meter.update)
 
 
 def evaluate(
-    model: Model, lora: Params, world: Path, split: str = "test", batch_size: int = 128, max_new_tokens: int = 56
+    model: Model,
+    lora: Params,
+    world: Path,
+    split: str,
+    batch_size: int,
+    prompt_lengths: Sequence[int],
+    max_new_tokens: int,
 ) -> dict[str, Any]:
     """Greedy answers to a split's questions, scored.
 
@@ -69,7 +73,7 @@ def evaluate(
     greedy = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
 
     def answers(pairs: Sequence[tuple[str, str]], title: str, sampling: Sampling = greedy) -> Sequence[str]:
-        return ask(model, lora, world, pairs, sampling, batch_size, 0, title)
+        return ask(model, lora, world, pairs, sampling, batch_size, prompt_lengths, 0, title)
 
     described = answers([(name, INSTRUCTIONS[0]) for name in scenes], "describe")
     mentions = [sorted(set(mentioned_kinds(text))) for text in described]

@@ -1,0 +1,119 @@
+"""Options that a recipe fills in where the user leaves them out."""
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from vlm_jax.errors import InputError
+from vlm_jax.recipes import Recipe, names, read
+
+_MARK = "from recipe"
+
+AnyOptions = TypeVar("AnyOptions")
+
+
+def from_recipe() -> Any:
+    """Default of an option that is the recipe's to say."""
+    return dataclasses.field(default=None, metadata={_MARK: True})
+
+
+def with_recipe(options: AnyOptions, stage: str, facts: bool = False) -> AnyOptions:
+    """The options (a dataclass with ``checkpoint`` and ``recipe``), complete: what was left out is the recipe's.
+
+    Args:
+        options: As given.
+        stage: Which recipe of the checkpoint's preset it is where ``--recipe`` names none.
+        facts: Whether a reward model reads facts.
+
+    Raises:
+        InputError: The checkpoint is of no preset and something is left out; the recipe is broken, or of another stage.
+    """
+    missing = _left_out(options)
+    if not missing:
+        return options
+    recipe = read(_name(options, stage, missing))
+    known, figures = _fields(options), recipe.figures(facts)
+    if unknown := sorted(figures.keys() - known.keys()):
+        raise InputError(f"{', '.join(unknown)}", f"options of {stage}: {', '.join(known)}", file=str(recipe.file))
+    if silent := [name for name in missing if name not in figures]:
+        wanted = ", ".join(f"--{name.replace('_', '-')}" for name in silent)
+        raise InputError(f"nothing on {', '.join(silent)}", f"it there, or {wanted}", file=str(recipe.file))
+    print(f"recipe {recipe.name}")
+    return _filled(dataclasses.replace(options, recipe=recipe.name), recipe, figures)
+
+
+def _name(options: Any, stage: str, missing: list[str]) -> str:
+    from vlm_jax.checkpoints.opening import checkpoint_folder, map_base, preset_of
+
+    if options.recipe is not None:
+        return options.recipe
+    folder = checkpoint_folder(options.checkpoint)
+    if (preset := preset_of(map_base(folder)[0])) is not None:
+        return f"{preset}/{stage}"
+    fitting = [name for name in names() if name.endswith(f"/{stage}")]
+    raise InputError(
+        f"a checkpoint of no known preset, and nothing on {', '.join(missing)}",
+        f"--recipe with a file or one of {', '.join(fitting)}, or those options",
+        file=str(folder),
+    )
+
+
+def _left_out(options: Any) -> list[str]:
+    """Names of all options that a recipe has to fill in, nested ones included."""
+    found = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            found += _left_out(value)
+        elif field.metadata.get(_MARK) and value is None:
+            found.append(field.name)
+    return found
+
+
+def _fields(options: Any) -> dict[str, Any]:
+    """Types of all options that a recipe may fill in, by name."""
+    found, hints = {}, typing.get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        if dataclasses.is_dataclass(value := getattr(options, field.name)):
+            found |= _fields(value)
+        elif field.metadata.get(_MARK):
+            found[field.name] = hints[field.name]
+    return found
+
+
+def _filled(options: AnyOptions, recipe: Recipe, figures: dict[str, Any]) -> AnyOptions:
+    changes, hints = {}, typing.get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _filled(value, recipe, figures)
+        elif field.metadata.get(_MARK) and value is None:
+            changes[field.name] = _typed(recipe, field.name, figures[field.name], hints[field.name])
+    return dataclasses.replace(options, **changes)
+
+
+def _typed(recipe: Recipe, name: str, value: Any, hint: Any) -> Any:
+    """A value of TOML as the option has it.
+
+    Raises:
+        InputError: It is of another type.
+    """
+    kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+    for kind in kinds:
+        if typing.get_origin(kind) is Literal:
+            if value in typing.get_args(kind):
+                return value
+        elif typing.get_origin(kind) is tuple:
+            inner = typing.get_args(kind)[0]
+            if isinstance(value, list) and all(type(one) is inner for one in value):
+                return tuple(value)
+        elif kind is float and type(value) in (int, float):
+            return float(value)
+        elif kind is Path and isinstance(value, str):
+            return Path(value)
+        elif type(value) is kind:
+            return value
+    wanted = " or ".join(getattr(kind, "__name__", str(kind).removeprefix("typing.")) for kind in kinds)
+    raise InputError(f"{name} = {value!r}", f"{name} as {wanted}", file=str(recipe.file))

@@ -1,0 +1,24 @@
+"""What is measured of a model at the end of its training."""
+
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+
+from vlm_jax.arrays import Params, PreferenceBatch
+from vlm_jax.checkpoints.opening import Model
+from vlm_jax.parallel.compile import place_batch
+from vlm_jax.train.reward import reward_scores
+
+
+def ranked_as_chosen(model: Model, role: Params, batches: Iterable[PreferenceBatch], count: int) -> float:
+    """Share of the first ``count`` pairs (one epoch holds every record once) whose preferred answer scores higher."""
+    score = jax.jit(lambda base, role, batch: reward_scores(model.config, base, role, batch))
+    right: list[bool] = []
+    with jax.set_mesh(model.mesh):
+        for pairs in batches:
+            first, second = np.split(np.asarray(score(model.base, role, place_batch(model.mesh, pairs.batch))), 2)
+            right.extend((second >= first) == (pairs.choice == 1))
+            if len(right) >= count:
+                break
+    return float(np.mean(right[:count]))

@@ -1,0 +1,64 @@
+"""A step of PPO with its stop on the host, where answers become text: for the log, and for rules that read text."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from vlm_jax.arrays import Params
+from vlm_jax.checkpoints.opening import Model
+from vlm_jax.data.sources import Prompt
+from vlm_jax.files import write_json_lines
+from vlm_jax.parallel.compile import jit_step, place_batch
+from vlm_jax.randomness import key_for
+from vlm_jax.train.optim import TrainState
+from vlm_jax.train.ppo import PpoSettings, Rollout, ppo_update, rollout
+from vlm_jax.train.reward_terms import correctness
+
+
+def rollout_and_update(
+    model: Model,
+    settings: PpoSettings,
+    frozen: Params,
+    state: TrainState,
+    records: Sequence[Prompt],
+    folder: Path,
+    seed: int,
+) -> Callable:
+    """``(state, PromptBatch on the mesh) -> (state, metrics)``: rollout, log of the answers, update.
+
+    Args:
+        model: Base and tokenizer.
+        settings: Of the steps.
+        frozen: Reference and reward model, on the mesh.
+        state: The first one; what it is sharded like.
+        records: What the batches were made from.
+        folder: Gets a file a rollout: ``id``, ``question``, ``answer`` and ``score`` of every answer.
+        seed: Root of all draws.
+    """
+    sample = jax.jit(functools.partial(rollout, model.config, settings))
+    update = jit_step(ppo_update, model.mesh, model.config, settings, state=state)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def step(state, batch):
+        number = int(state.step) // (settings.epochs * settings.minibatches)
+        measured = sample(model.base, state.params, frozen, batch, key_for(seed, "rollout", number))
+        texts = model.tokenizer.batch_decode(np.asarray(measured.answers), skip_special_tokens=True)
+        _log(folder / f"{number:05d}.jsonl", [records[i] for i in np.asarray(batch.index)], texts, measured)
+        kinds = np.asarray(batch.caption_type).tolist()
+        right = [correctness(text, kind) for text, kind in zip(texts, kinds, strict=True)]
+        correct = place_batch(model.mesh, np.array(right, np.float32))
+        return update(model.base, state, measured, correct, key_for(seed, "minibatches", number))
+
+    return step
+
+
+def _log(file: Path, asked: Sequence[Prompt], texts: Sequence[str], measured: Rollout) -> None:
+    scores = np.asarray(measured.scores).tolist()
+    rows = [
+        {"id": record.id, "question": record.turns[-1].text, "answer": text, "score": score}
+        for record, text, score in zip(asked, texts, scores, strict=True)
+    ]
+    write_json_lines(file, rows)
