@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from vlm_jax.errors import InputError
 from vlm_jax.parallel.mesh import batch_sharding, replicated, shardings
@@ -28,7 +28,7 @@ def place_batch(mesh: Mesh, batch: Any) -> Any:
     return jax.device_put(batch, batch_sharding(mesh))
 
 
-def jit_step(step: Callable, mesh: Mesh, *static: Any, state: Any) -> Callable:
+def jit_step(step: Callable, mesh: Mesh | AbstractMesh, *static: Any, state: Any) -> Callable:
     """Compile ``step(*static, base, state, *batches) -> (state, extra)``.
 
     The state is donated and leaves with the shardings that it came with, so that a second call compiles nothing.

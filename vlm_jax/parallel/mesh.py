@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
@@ -67,8 +67,10 @@ def spec_for(path: str) -> P:
     raise KeyError(f"no sharding rule matches {path!r}")
 
 
-def shardings(mesh: Mesh, tree: Any) -> Any:
+def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
     """A NamedSharding for every leaf of a tree of weights, adapters or optimizer state (arrays or shapes).
+
+    Over an abstract mesh, which has a shape and no devices, full-size steps can be traced on any machine.
 
     An axis that does not divide by the mesh axis stays whole, so that odd vocabularies and tiny models load; the
     presets' test checks that this never happens to a full-size kernel.
@@ -85,12 +87,12 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Rows over data and fsdp; every other axis whole."""
     return NamedSharding(mesh, BATCH)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
