@@ -61,6 +61,7 @@ def test_captions_by_image_as_chairs_script_reads_them(tmp_path):
     for content, complaint in (
         ('{"imgToEval": {"7": "A dog."}}', "row 1: found imgToEval of 7 of type str"),
         ('{"imgToEval": []}', "found imgToEval of type list"),
+        ('{"imgToEval": {}}', "found no rows in imgToEval"),
         ('{"imgToEval": {}}\n{"image_id": 9, "caption": "A cat."}', "malformed JSON at line 2"),
         ('{"imgToEval": {"7": {"image_id": 7, "caption": "x"}, "7": {}}}', "the key '7' for the second time"),
         ('{"overall": {}, "images": []}', "found imgToEval of type NoneType"),

@@ -156,3 +156,50 @@ def test_documents_of_other_benchmarks(tmp_path):
     path.write_text(lines([{"doc_id": 0, "filtered_resps": "B", "input": "How many?", "exact_match": 1.0}]))
     with pytest.raises(InputError, match=r"row 1: .* expected an id under one of question_id"):
         read_answers(path, Pairing(("question_id",)))
+
+
+def logged(doc, said, metric, keep_document):
+    """One sample; the metric's entry holds what its task keeps of the document."""
+    row = {"doc_id": 0, "filtered_resps": said, "input": f"{doc['question']}{SUFFIX}", **metric}
+    return row | ({"doc": doc, "filtered_resps": [said]} if keep_document else {})
+
+
+@pytest.mark.parametrize("keep_document", [True, False])
+def test_other_benchmarks(keep_document, tmp_path):
+    answers, out = tmp_path / "log.jsonl", tmp_path / "out.json"
+
+    def run(name, rows, *options):
+        answers.write_text(lines(rows))
+        main(["eval", name, "--answers", str(answers), "--output", str(out), *map(str, options)])
+        return json.loads(out.read_text())["metrics"]
+
+    table = tmp_path / "mmbench.tsv"
+    table.write_text("index\tquestion\tA\tB\tanswer\n241\tWhich?\tcat\tdog\tB\n")
+    doc = {"index": 241, "question": "Which?", "answer": "B", "A": "cat", "B": "dog", "hint": "nan", "split": "dev"}
+    metric = {"gpt_eval_score": {**doc, "prediction": "A"}}
+    assert run("mmbench", [logged(doc, "B", metric, keep_document)], "--questions", table, "--no-circular") == {
+        "accuracy": 1.0
+    }
+    figure = {
+        "category": "VD", "subcategory": "map", "visual_input": "1", "set_id": "0", "figure_id": "1",
+        "question_id": "0", "question": "Is it?", "gt_answer": "1", "filename": "a.png",
+    }  # fmt: skip
+    data = tmp_path / "hallusion.json"
+    data.write_text(json.dumps([figure, {**figure, "category": "VS", "figure_id": "0", "filename": None}]))
+    metric = {"aAcc": {**figure, "model_prediction": "Yes."}, "qAcc": {**figure, "model_prediction": "Yes."}}
+    rows = [logged(figure, "Yes.", metric, keep_document)]
+    assert run("hallusionbench", rows, "--data", data, "--mode", "rule")["a_acc"] == 100.0
+    pairs = [
+        {"question_id": "artwork/1.png", "category": "artwork", "question": text, "answer": answer}
+        for text, answer in (("Is it art?", "Yes"), ("Is it code?", "No"))
+    ]
+    questions = tmp_path / "mme.jsonl"
+    questions.write_text(lines(pairs))
+    rows = [
+        logged(
+            one, "Yes", {"mme_perception_score": {"question_id": "artwork/1.png", "category": "artwork"}}, keep_document
+        )
+        for one in pairs
+    ]
+    found = run("mme", rows, "--questions", questions)
+    assert (found["accuracy"], found["accuracy_plus"]) == (0.5, 0.0)

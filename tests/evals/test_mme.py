@@ -9,7 +9,7 @@ from vlm_jax.cli import main
 from vlm_jax.commands.eval import mme as command
 from vlm_jax.errors import InputError
 from vlm_jax.evals.mme import scorer as mme
-from vlm_jax.evals.mme.files import Question, bare, image_file, read_answers, read_questions
+from vlm_jax.evals.mme.files import Question, bare, image_name, read_answers, read_questions
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_the_release(release):
     assert [question.label for question in questions] == ["yes", "no"] * 4
     assert questions[0].text == "Is it code?  Please answer yes or no."
     assert bare(questions[0].text) == "Is it code?"
-    assert image_file(release, questions[0]) == release / "artwork" / "images" / "0020.png"
-    assert image_file(release, questions[4]) == release / "code_reasoning" / "0020.jpg"
+    assert release / image_name(release, questions[0]) == release / "artwork" / "images" / "0020.png"
+    assert release / image_name(release, questions[4]) == release / "code_reasoning" / "0020.jpg"
 
 
 def test_llavas_lines_have_one_id_for_two_questions(release, tmp_path):

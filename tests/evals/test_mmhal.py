@@ -489,6 +489,7 @@ def test_a_checkpoint_judges(tmp_path, capsys):
     assert not (tmp_path / "out.json").exists()
     before = (tmp_path / "out.judgements" / "judgements.jsonl").read_text()
     assert all(json.loads(line)["text"] for line in before.splitlines())
-    main(["eval", "mmhal", *map(str, arguments)])
-    assert json.loads((tmp_path / "out.json").read_text())["judge"]["made_now"] == 0
+    with pytest.raises(SystemExit):
+        main(["eval", "mmhal", *map(str, arguments)])
+    assert "8 judgements, 0 of them made now" in capsys.readouterr().out
     assert (tmp_path / "out.judgements" / "judgements.jsonl").read_text() == before

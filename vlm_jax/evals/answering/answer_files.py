@@ -103,7 +103,7 @@ def read_answers(path: Path, pairing: Pairing = BY_ANY_ID, *, ids: Sequence[str]
     rows = iter_answer_rows(path, pairing)
     first = next(rows)
     rows = itertools.chain([first], rows)
-    if ids is not None and _keys(tuple(first.values), pairing.ordered).identity is None:
+    if ids is not None and pairing.chosen is None and _keys(tuple(first.values), _IDS).identity is None:
         return _in_order(rows, ids)
     return collect_answers(rows, pairing)
 
@@ -112,6 +112,8 @@ def _by_image(path: Path) -> Iterator[Row]:
     entries = read_json(path, unique=True).get(_BY_IMAGE)
     if not isinstance(entries, dict):
         raise InputError(f"{_BY_IMAGE} of type {type(entries).__name__}", "image id -> answer", file=str(path))
+    if not entries:
+        raise InputError(f"no rows in {_BY_IMAGE}", "image id -> answer", file=str(path))
     for number, (image, values) in enumerate(entries.items(), 1):
         row = Row(Origin(str(path), number), values)
         if not isinstance(values, dict):
@@ -235,8 +237,9 @@ def collect_answers(
         InputError: Malformed JSON, a row without id or text, an id that comes twice, ids that disagree.
     """
     found: dict[str, Answer] = {}
+    ids = pairing.ordered
     for row in rows:
-        keys = _keys(tuple(row.values), pairing.ordered)
+        keys = _keys(tuple(row.values), ids)
         identity = _paired(row, keys, pairing, identify)
         if identity in found:
             first = found[identity].row

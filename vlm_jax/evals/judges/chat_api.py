@@ -14,7 +14,9 @@ import json
 import os
 import random
 import re
+import time
 from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
@@ -146,17 +148,17 @@ class ChatApiJudge:
             return InputError(f"no connection ({self._without_key(repr(error.__cause__))[:100]}) to {whom}", _AGAIN)
         status = getattr(error, "status_code", None)
         said = error.body.get("message") if isinstance(getattr(error, "body", None), dict) else None
+        page = _is_html(getattr(getattr(error, "response", None), "text", ""))
         # First the key, then the rest: half a key is too much as well.
         said = self._without_key(str(said or error))[:300]
-        html = _is_html(said)
-        said = "HTML" if html else said
+        said = "HTML" if page else said
         found = f"HTTP {status} ({said}) from {whom}"
         if status in (401, 403):
             state = "is set, but to something else" if self._key else "is not set"
             return InputError(found, f"its key in the environment variable {self._key_variable}, which {state}")
         if status == 404:
             return InputError(found, "the base of its API (it mostly ends in /v1) and a model that it has")
-        if html and status < 500:
+        if page and status < 500:
             return InputError(found, _BASE)
         return InputError(found, "a request that it takes" if status in (400, 413, 422) else _AGAIN)
 
@@ -182,12 +184,15 @@ def _passes(error: Exception) -> bool:
 def _wanted_pause(error: Exception) -> float | None:
     """Seconds that the server asks to wait, where these are no more than anybody would; None where it does not ask."""
     headers = _headers(error)
+    wanted = headers.get("retry-after", "")
     try:
         if "retry-after-ms" in headers:
             pause = float(headers["retry-after-ms"]) / 1000
+        elif wanted.endswith("GMT"):
+            pause = parsedate_to_datetime(wanted).timestamp() - time.time()
         else:
-            pause = float(headers["retry-after"])
-    except (KeyError, ValueError):
+            pause = float(wanted)
+    except ValueError:
         return None
     return pause if 0 <= pause <= _LONGEST_WANTED else None
 
