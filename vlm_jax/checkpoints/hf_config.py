@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_jax.config import CLIP_MEAN, CLIP_STD, LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
+from vlm_jax.config import CLIP_MEAN, CLIP_STD, LanguageConfig, LlavaConfig, LoraConfig, RopeScaling, VisionConfig
 from vlm_jax.errors import InputError
 
 OWN_KEY = "vlm_jax"
@@ -43,14 +43,21 @@ _FIXED: dict[str, dict[str, Any]] = {
         "vision_feature_select_strategy": "default",
         "multimodal_projector_bias": True,
     },
+    # A head that is the token table is written as a table of its own.
     "text_config": {
         "model_type": "llama",
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
-        "tie_word_embeddings": False,
     },
     "vision_config": {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", "num_channels": 3},
+}
+# Our fields of a stretching -> transformers' keys.
+_ROPE = {
+    "factor": "factor",
+    "low": "low_freq_factor",
+    "high": "high_freq_factor",
+    "original_positions": "original_max_position_embeddings",
 }
 _LARGEST = float(np.finfo(np.float32).max)
 _PROJECTOR_ACT = {"mlp": "gelu", "linear": "linear"}
@@ -81,6 +88,11 @@ def _is_number(value: Any, kind: type) -> bool:
     return fits and abs(value) <= _LARGEST
 
 
+def is_tied(raw: dict[str, Any]) -> bool:
+    """Whether the vocabulary head is the token table; either level of a config may say so."""
+    return any(section.get("tie_word_embeddings") is True for section in (raw, raw.get("text_config") or {}))
+
+
 def is_id(value: Any, rows: int) -> bool:
     """Whether a value out of JSON is a token's id in a table of so many rows."""
     return _is_number(value, int) and 0 <= value < rows
@@ -90,7 +102,10 @@ def parse_language(text: dict[str, Any]) -> LanguageConfig:
     """A LLaMA's shapes from the keys of transformers' LlamaConfig."""
     fields = _numbers(text, _LANGUAGE)
     return LanguageConfig(
-        **fields, kv_heads=text.get("num_key_value_heads") or fields["heads"], rope_theta=float(_rope_theta(text))
+        **fields,
+        kv_heads=text.get("num_key_value_heads") or fields["heads"],
+        rope_theta=float(_rope_theta(text)),
+        rope_scaling=_rope_scaling(text),
     )
 
 
@@ -124,15 +139,41 @@ def language_obstacles(text: dict[str, Any]) -> list[str]:
     ropes = {key: text.get(key) for key in ("rope_parameters", "rope_scaling")}
     if found := [f"{key} {value!r}" for key, value in ropes.items() if not isinstance(value, dict | None)]:
         return found
-    rope = ropes["rope_parameters"] or ropes["rope_scaling"] or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        found.append(f"text_config rope type {rope}")
+    found += _rope_obstacles(ropes["rope_parameters"] or ropes["rope_scaling"] or {})
     if not (_is_number(theta := _rope_theta(text), float) and theta > 0):
         found.append(f"rope_theta {theta!r}")
     head_width = text.get("hidden_size", 4096) // text.get("num_attention_heads", 32)
     if (text.get("head_dim") or head_width) != head_width:
         found.append(f"text_config.head_dim {text['head_dim']} instead of {head_width}")
     return found
+
+
+def _rope_obstacles(rope: dict[str, Any]) -> list[str]:
+    """What a stretching of the rotary frequencies asks for that is not computed."""
+    kind = _rope_kind(rope)
+    if kind != "default" and kind not in typing.get_args(typing.get_type_hints(RopeScaling)["kind"]):
+        return [f"text_config rope type {rope}"]
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        return [f"rope partial_rotary_factor {rope['partial_rotary_factor']!r}"]
+    wanted = {"default": (), "linear": ("factor",), "dynamic": ("factor",), "llama3": tuple(_ROPE.values())}[kind]
+    return [
+        f"rope {key} {rope.get(key)!r}" for key in wanted if not (_is_number(rope.get(key), float) and rope[key] > 0)
+    ]
+
+
+def _rope_kind(rope: dict[str, Any]) -> Any:
+    return rope.get("rope_type", rope.get("type", "default"))
+
+
+def _rope_scaling(text: dict[str, Any]) -> RopeScaling | None:
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    kind = _rope_kind(rope)
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        return RopeScaling(kind, float(rope["factor"]))
+    numbers = {ours: float(rope[key]) for ours, key in _ROPE.items()}
+    return RopeScaling(kind, **numbers | {"original_positions": int(rope[_ROPE["original_positions"]])})
 
 
 def _obstacles(raw: dict[str, Any]) -> list[str]:
@@ -219,8 +260,18 @@ def language_json(language: LanguageConfig, rows: int) -> dict[str, Any]:
         "num_key_value_heads": language.kv_heads,
         "head_dim": language.head_width,
         "rope_theta": language.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": language.rope_theta},
+        "rope_parameters": {"rope_type": "default", "rope_theta": language.rope_theta, **_rope_json(language)},
+        **({"rope_scaling": _rope_json(language)} if language.rope_scaling else {}),
     }
+
+
+def _rope_json(language: LanguageConfig) -> dict[str, Any]:
+    """``rope_scaling`` of 4.x, whose keys 5.x has among its ``rope_parameters``."""
+    scaling = language.rope_scaling
+    if scaling is None:
+        return {}
+    keys = _ROPE if scaling.kind == "llama3" else {"factor": "factor"}
+    return {"rope_type": scaling.kind, **{key: getattr(scaling, ours) for ours, key in keys.items()}}
 
 
 def special_json(config: LlavaConfig) -> dict[str, Any]:
@@ -252,6 +303,7 @@ def config_json(config: LlavaConfig, rows: int, dtype: str) -> dict[str, Any]:
         "text_config": {
             "architectures": ["LlamaForCausalLM"],
             **_FIXED["text_config"],
+            "tie_word_embeddings": False,
             **language_json(language, rows),
             **ids,
             **kind,
