@@ -1,8 +1,10 @@
 """LLaVAs over Llama 2, Llama 3 and others: prompted and ended as their tokenizer says, computed as torch does."""
 
 import dataclasses
+import functools
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -234,6 +236,7 @@ def test_stretched_frequencies(name, tmp_path):
         {"rope_type": "dynamic", "factor": 0},
         {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0},
         {"rope_type": "default", "partial_rotary_factor": 0.5},
+        {"rope_type": ["linear"], "factor": 2.0},
     ],
     ids=str,
 )
@@ -289,7 +292,7 @@ def llama_3_folder(folder):
 def asked(model, config, tokenizer, template, text, image):
     """Ids that transformers chooses greedily, given our prompt's ids."""
     prompt = encode_prompt(tokenizer, template, [Turn("human", f"<image>\n{text}")], config, 200)
-    pixels = normalise(np.asarray(prepare(image, config.vision.image_size, config.aspect))[None], np.dtype("float32"))
+    pixels = normalise(jnp.asarray(prepare(image, config.vision.image_size, config.aspect)[None]), jnp.dtype("float32"))
     out = model.generate(
         input_ids=torch.tensor(prompt.tokens[None]).long(),
         pixel_values=torch.tensor(np.array(pixels)).permute(0, 3, 1, 2),
@@ -307,7 +310,7 @@ def test_greedy_answers_are_those_of_transformers(tmp_path, capsys):
     images = [Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)) for _ in range(2)]
     texts = ["What is in the picture?", "Is there a dog?"]
     ours = open_model(str(tmp_path / "hf"), dtype="float32")
-    assert capsys.readouterr().err == ""
+    assert "note:" not in capsys.readouterr().err
     assert (ours.config.template, ours.config.bos_token_id, ours.config.pad_token_id) == ("chat", 0, 5)
     assert (ours.config.eos_token_id, ours.config.end_token_ids) == (4, (1,))
     first = asked(model, ours.config, tokenizer, ours.template, texts[0], images[0])
@@ -318,7 +321,8 @@ def test_greedy_answers_are_those_of_transformers(tmp_path, capsys):
     model.save_pretrained(tmp_path / "hf")
     ours = open_model(str(tmp_path / "hf"), dtype="float32")
     records = [
-        Prompt(id=t, image=i, turns=(Turn("human", f"<image>\n{t}"),)) for t, i in zip(texts, images, strict=True)
+        Prompt(id=t, image=functools.partial(Image.Image.copy, i), turns=(Turn("human", f"<image>\n{t}"),))
+        for t, i in zip(texts, images, strict=True)
     ]
     batches = image_prompts(records, tokenizer, ours.config, ours.template, 2, [96])
     answers = answer(ours, open_policy(ours, None), batches, Sampling(12, 0.0))

@@ -1,6 +1,7 @@
 """What is exported works in transformers as it is: its pipeline, its chat template, its batched generation."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ def test_pipeline_and_batches_answer_as_we_do(tmp_path):
     images = [Image.fromarray(rng.integers(0, 256, (48, 48, 3), np.uint8)) for _ in TEXTS]
     model = open_model("tiny")
     records = [
-        Prompt(id=t, image=i, turns=(Turn("human", f"<image>\n{t}"),)) for t, i in zip(TEXTS, images, strict=True)
+        Prompt(id=t, image=functools.partial(Image.Image.copy, i), turns=(Turn("human", f"<image>\n{t}"),))
+        for t, i in zip(TEXTS, images, strict=True)
     ]
     batches = image_prompts(records, model.tokenizer, model.config, model.template, 2, [64])
     ours = list(answer(model, open_policy(model, None), batches, Sampling(LIMIT, 0.0)))

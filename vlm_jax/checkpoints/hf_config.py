@@ -10,9 +10,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from vlm_jax.config import CLIP_MEAN, CLIP_STD, LanguageConfig, LlavaConfig, LoraConfig, RopeScaling, VisionConfig
+from vlm_jax.checkpoints.rope_config import is_number, rope_json, rope_obstacles, rope_scaling_of, rope_theta_of
+from vlm_jax.config import CLIP_MEAN, CLIP_STD, LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
 from vlm_jax.errors import InputError
 
 OWN_KEY = "vlm_jax"
@@ -52,21 +51,8 @@ _FIXED: dict[str, dict[str, Any]] = {
     },
     "vision_config": {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", "num_channels": 3},
 }
-# Our fields of a stretching -> transformers' keys.
-_ROPE = {
-    "factor": "factor",
-    "low": "low_freq_factor",
-    "high": "high_freq_factor",
-    "original_positions": "original_max_position_embeddings",
-}
-_LARGEST = float(np.finfo(np.float32).max)
 _PROJECTOR_ACT = {"mlp": "gelu", "linear": "linear"}
 _OWN_FIELDS = ("dtype", "remat", "template", "aspect", "image_ends")
-
-
-def _rope_theta(text: dict[str, Any]) -> Any:
-    """The base of the rotary frequencies, from 5.x's ``rope_parameters`` or from 4.x's ``rope_theta``."""
-    return (text.get("rope_parameters") or text).get("rope_theta", 10000.0)
 
 
 def _numbers(section: dict[str, Any], table: tuple[tuple[str, str, Any], ...]) -> dict[str, Any]:
@@ -79,13 +65,7 @@ def odd_numbers(section: dict[str, Any], part: str) -> list[str]:
     values = {key: (section.get(key, default), type(default)) for _, key, default in table}
     if part == "text_config" and section.get("num_key_value_heads") is not None:
         values["num_key_value_heads"] = section["num_key_value_heads"], int
-    return [f"{key} {value!r}" for key, (value, kind) in values.items() if not (_is_number(value, kind) and value > 0)]
-
-
-def _is_number(value: Any, kind: type) -> bool:
-    """Whether a value out of JSON is one of these, and finite in float32, which it is computed with."""
-    fits = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    return fits and abs(value) <= _LARGEST
+    return [f"{key} {value!r}" for key, (value, kind) in values.items() if not (is_number(value, kind) and value > 0)]
 
 
 def is_tied(raw: dict[str, Any]) -> bool:
@@ -95,7 +75,7 @@ def is_tied(raw: dict[str, Any]) -> bool:
 
 def is_id(value: Any, rows: int) -> bool:
     """Whether a value out of JSON is a token's id in a table of so many rows."""
-    return _is_number(value, int) and 0 <= value < rows
+    return is_number(value, int) and 0 <= value < rows
 
 
 def parse_language(text: dict[str, Any]) -> LanguageConfig:
@@ -104,8 +84,8 @@ def parse_language(text: dict[str, Any]) -> LanguageConfig:
     return LanguageConfig(
         **fields,
         kv_heads=text.get("num_key_value_heads") or fields["heads"],
-        rope_theta=float(_rope_theta(text)),
-        rope_scaling=_rope_scaling(text),
+        rope_theta=float(rope_theta_of(text)),
+        rope_scaling=rope_scaling_of(text),
     )
 
 
@@ -139,41 +119,13 @@ def language_obstacles(text: dict[str, Any]) -> list[str]:
     ropes = {key: text.get(key) for key in ("rope_parameters", "rope_scaling")}
     if found := [f"{key} {value!r}" for key, value in ropes.items() if not isinstance(value, dict | None)]:
         return found
-    found += _rope_obstacles(ropes["rope_parameters"] or ropes["rope_scaling"] or {})
-    if not (_is_number(theta := _rope_theta(text), float) and theta > 0):
+    found += rope_obstacles(text)
+    if not (is_number(theta := rope_theta_of(text), float) and theta > 0):
         found.append(f"rope_theta {theta!r}")
     head_width = text.get("hidden_size", 4096) // text.get("num_attention_heads", 32)
     if (text.get("head_dim") or head_width) != head_width:
         found.append(f"text_config.head_dim {text['head_dim']} instead of {head_width}")
     return found
-
-
-def _rope_obstacles(rope: dict[str, Any]) -> list[str]:
-    """What a stretching of the rotary frequencies asks for that is not computed."""
-    kind = _rope_kind(rope)
-    if kind != "default" and kind not in typing.get_args(typing.get_type_hints(RopeScaling)["kind"]):
-        return [f"text_config rope type {rope}"]
-    if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        return [f"rope partial_rotary_factor {rope['partial_rotary_factor']!r}"]
-    wanted = {"default": (), "linear": ("factor",), "dynamic": ("factor",), "llama3": tuple(_ROPE.values())}[kind]
-    return [
-        f"rope {key} {rope.get(key)!r}" for key in wanted if not (_is_number(rope.get(key), float) and rope[key] > 0)
-    ]
-
-
-def _rope_kind(rope: dict[str, Any]) -> Any:
-    return rope.get("rope_type", rope.get("type", "default"))
-
-
-def _rope_scaling(text: dict[str, Any]) -> RopeScaling | None:
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    kind = _rope_kind(rope)
-    if kind == "default":
-        return None
-    if kind != "llama3":
-        return RopeScaling(kind, float(rope["factor"]))
-    numbers = {ours: float(rope[key]) for ours, key in _ROPE.items()}
-    return RopeScaling(kind, **numbers | {"original_positions": int(rope[_ROPE["original_positions"]])})
 
 
 def _obstacles(raw: dict[str, Any]) -> list[str]:
@@ -186,11 +138,11 @@ def _obstacles(raw: dict[str, Any]) -> list[str]:
     if found:
         return found
     found = language_obstacles(raw["text_config"])
-    if not _is_number(layer := raw.get("vision_feature_layer", -2), int):
+    if not is_number(layer := raw.get("vision_feature_layer", -2), int):
         found.append(f"vision_feature_layer {layer!r} instead of one number")
     else:
         found += vision_obstacles(parse_vision(raw["vision_config"], layer))
-    if not (_is_number(image := _image_token(raw), int) and image >= 0):
+    if not (is_number(image := _image_token(raw), int) and image >= 0):
         found.append(f"image_token_index {image!r}")
     if raw.get("projector_hidden_act", "gelu") not in _PROJECTOR_ACT.values():
         found.append(f"projector_hidden_act {raw['projector_hidden_act']!r} instead of 'gelu' or 'linear'")
@@ -207,7 +159,7 @@ def _own_obstacles(own: Any, rows: int) -> list[str]:
     lora, ends = own.get("lora", {}), own.get("image_ends")
     fits = {
         **{name: own.get(name, options[0]) in options for name, options in words.items()},
-        "vocab_size": _is_number(rows, int) and rows > 0,
+        "vocab_size": is_number(rows, int) and rows > 0,
         "lora": isinstance(lora, dict) and lora.keys() <= vars(LoraConfig()).keys() and _are_positive(lora),
     }
     fits["image_ends"] = ends is None or (
@@ -218,7 +170,7 @@ def _own_obstacles(own: Any, rows: int) -> list[str]:
 
 def _are_positive(lora: dict[str, Any]) -> bool:
     kinds = {"rank": int, "alpha": float}
-    return all(_is_number(value, kinds[name]) and value > 0 for name, value in lora.items())
+    return all(is_number(value, kinds[name]) and value > 0 for name, value in lora.items())
 
 
 def _image_token(raw: dict[str, Any]) -> Any:
@@ -260,18 +212,9 @@ def language_json(language: LanguageConfig, rows: int) -> dict[str, Any]:
         "num_key_value_heads": language.kv_heads,
         "head_dim": language.head_width,
         "rope_theta": language.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": language.rope_theta, **_rope_json(language)},
-        **({"rope_scaling": _rope_json(language)} if language.rope_scaling else {}),
+        "rope_parameters": {"rope_type": "default", "rope_theta": language.rope_theta, **rope_json(language)},
+        **({"rope_scaling": rope_json(language)} if language.rope_scaling else {}),
     }
-
-
-def _rope_json(language: LanguageConfig) -> dict[str, Any]:
-    """``rope_scaling`` of 4.x, whose keys 5.x has among its ``rope_parameters``."""
-    scaling = language.rope_scaling
-    if scaling is None:
-        return {}
-    keys = _ROPE if scaling.kind == "llama3" else {"factor": "factor"}
-    return {"rope_type": scaling.kind, **{key: getattr(scaling, ours) for ours, key in keys.items()}}
 
 
 def special_json(config: LlavaConfig) -> dict[str, Any]:

@@ -101,9 +101,9 @@ def read_info(folder: Path) -> NativeInfo:
         raise InputError(f"format {raw.get('format')!r}", f"format {_FORMAT}", file=str(path))
     try:
         parts = {"vision": VisionConfig, "language": LanguageConfig, "lora": LoraConfig}
+        if (scaling := raw["config"]["language"].get("rope_scaling")) is not None:
+            raw["config"]["language"]["rope_scaling"] = RopeScaling(**scaling)
         config = raw["config"] | {name: kind(**raw["config"][name]) for name, kind in parts.items()}
-        if (scaling := config["language"].rope_scaling) is not None:
-            config["language"] = dataclasses.replace(config["language"], rope_scaling=RopeScaling(**scaling))
         config |= {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
         return NativeInfo(LlavaConfig(**config), raw["dtype"], raw["scheme"], raw["source"])
     except (KeyError, TypeError) as error:

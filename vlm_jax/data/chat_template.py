@@ -120,9 +120,18 @@ def template_named(name: TemplateName, tokenizer: Tokenizer) -> Template:
 
 
 def ended_by(config: LlavaConfig, template: Template) -> LlavaConfig:
-    """The config of a model that is taught, and allowed, to end its answers as the template does."""
+    """The config of a model that is taught, and allowed, to end its answers as the template does.
+
+    Raises:
+        InputError: A control token that the template writes has no row in the model's table.
+    """
     if not isinstance(template, ChatTemplate):
         return config
+    rows, sample = config.language.vocab_size, [Turn("human", "x"), Turn("gpt", "y"), Turn("human", "z")]
+    controls = {piece.text for piece in template.pieces(sample) if piece.kind == "control"}
+    ids = {token: template.tokenizer.convert_tokens_to_ids(token) for token in sorted(controls)}
+    if odd := [f"{token} {one}" for token, one in ids.items() if one >= rows]:
+        raise InputError(f"{', '.join(odd)} in its chat template", f"ids of a table of {rows} rows")
     end = template.tokenizer.convert_tokens_to_ids(template.end)
     others = dict.fromkeys(one for one in (config.eos_token_id, *config.end_token_ids) if one != end)
     return dataclasses.replace(config, eos_token_id=end, end_token_ids=tuple(others))
@@ -245,7 +254,7 @@ def _takes_parts(tokenizer: Tokenizer, jinja: str) -> bool:
 
 def _trims(template: ChatTemplate, role: str) -> bool:
     """Whether spaces around a text are lost."""
-    spaced = {"human": " x ", "gpt": " y "}
+    spaced = {"human": "\tx\t", "gpt": "\ty\t"}
     marked = {one: spaced[one] if one == role else one for one in _ROLES}
     messages = [_message(template.parts, one, marked[one]) for one in ("human", "gpt", "human")]
     text = _applied(template.tokenizer, template.jinja, messages, True)
