@@ -112,13 +112,13 @@ def test_a_config_of_empty_special_tokens(tmp_path):
 
 @pytest.mark.parametrize(
     ("ends", "further"),
-    [([2, 4], (4,)), (4, (4,)), ([2], ()), ([2, 1, 0], ()), ([2, 5], ()), ([2, 4, 61], (4,))],
+    [([2, 4], (4,)), (4, (4,)), ([2], ()), ([2, 3], (3,)), ([2, 1, 0], ()), ([2, 5], ()), ([2, 4, 61], (4,))],
     ids=str,
 )
 def test_lists_of_ends(ends, further, tmp_path):
     """A chat's end counts beside the tokenizer's; a beginning, padding, a word and an id without a row do not."""
     controls = ("<unk>", "<s>", "</s>", "<pad>", "<turn>")
-    tokenizer = load_tokenizer(write_llama_tokenizer(tmp_path / "x", controls=controls))
+    tokenizer = load_tokenizer(write_llama_tokenizer(tmp_path / "x", controls=controls, pad_token="<pad>"))
     config, _ = settle(CONFIG, {"config.json": {**RIGHT, "eos_token_id": ends}}, tokenizer, tmp_path)
     assert (config.eos_token_id, config.end_token_ids) == (2, further)
 

@@ -20,7 +20,7 @@ from vlm_jax.checkpoints.peft_spelling import PeftClass, respelled
 from vlm_jax.checkpoints.sources import LayoutName, stored_shapes
 from vlm_jax.checkpoints.stored import StoredArray
 from vlm_jax.checkpoints.tensor_files import save_tensors, write_tensors
-from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer, copy_with_image_token
+from vlm_jax.checkpoints.tokenizer_files import copy_for_transformers, copy_tokenizer
 from vlm_jax.checkpoints.vocabulary import padded_rows, text_rows
 from vlm_jax.config import CLIP_PRESETS, LlavaConfig
 from vlm_jax.errors import InputError
@@ -60,7 +60,7 @@ def export(
     tree = _without_codes(_with_identity(config, base) if layout == "hf" else base)
     with new_folder(folder) as partial:
         if tokenizer is not None and layout == "hf":
-            copy_with_image_token(tokenizer, partial, config.image_token_id)
+            copy_for_transformers(tokenizer, partial, config)
         elif tokenizer is not None:
             copy_tokenizer(tokenizer, partial)
         for name, content in contents.items():

@@ -27,7 +27,7 @@ from vlm_jax.checkpoints.finite import finite
 from vlm_jax.checkpoints.special_ids import KEYS, settle, tokenizer_beside
 from vlm_jax.checkpoints.stored import StoredArray, place_stored
 from vlm_jax.checkpoints.tensor_files import TYPES, TensorFile
-from vlm_jax.config import LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
+from vlm_jax.config import LanguageConfig, LlavaConfig, LoraConfig, RopeScaling, VisionConfig
 from vlm_jax.data.conversation import Tokenizer
 from vlm_jax.errors import InputError, differences
 from vlm_jax.files import read_json, write_json
@@ -101,6 +101,8 @@ def read_info(folder: Path) -> NativeInfo:
         raise InputError(f"format {raw.get('format')!r}", f"format {_FORMAT}", file=str(path))
     try:
         parts = {"vision": VisionConfig, "language": LanguageConfig, "lora": LoraConfig}
+        if (scaling := raw["config"]["language"].get("rope_scaling")) is not None:
+            raw["config"]["language"]["rope_scaling"] = RopeScaling(**scaling)
         config = raw["config"] | {name: kind(**raw["config"][name]) for name, kind in parts.items()}
         config |= {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
         return NativeInfo(LlavaConfig(**config), raw["dtype"], raw["scheme"], raw["source"])

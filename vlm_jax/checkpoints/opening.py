@@ -78,8 +78,8 @@ def open_model(
         adapter: Folder of an adapter that the model is opened for: its rank and scale are the config's, and a projector
             that was trained beside it takes the base's place.
         dtype: Arithmetic; the checkpoint's own without.
-        masters: Keep float32 weights under an arithmetic of fewer bits, as training them needs. What only answers can
-            do without: they are then cast at every token.
+        masters: Keep float32 weights under an arithmetic of fewer bits, as training them needs; they are then cast at
+            every use, in answers at every token.
 
     Raises:
         InputError: A file is missing or broken, the preset is another model, or there are too few devices.
@@ -88,7 +88,7 @@ def open_model(
     from vlm_jax.checkpoints.hf_llava import check_preset
     from vlm_jax.checkpoints.stored import place_stored
     from vlm_jax.config import PRESETS
-    from vlm_jax.data.conversation import TEMPLATES
+    from vlm_jax.data.chat_template import ended_by, template_named
     from vlm_jax.data.tokenizers import load_tokenizer
     from vlm_jax.errors import InputError
     from vlm_jax.parallel.mesh import make_mesh
@@ -105,6 +105,8 @@ def open_model(
         config = dataclasses.replace(config, dtype=dtype)
     if preset is not None:
         check_preset(config, preset, folder)
+    template = template_named(config.template, tokenizer)
+    config = ended_by(config, template)
     projector = None
     if adapter is not None:
         config = dataclasses.replace(config, lora=lora_config(adapter))
@@ -115,7 +117,7 @@ def open_model(
         config=config,
         base=place_stored(mesh, stored, config.dtype, masters),
         tokenizer=tokenizer,
-        template=TEMPLATES[config.template],
+        template=template,
         mesh=mesh,
         projector_of=None if projector is None else adapter,
         folder=folder,
@@ -137,7 +139,7 @@ def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:
 def _open_base(
     folder: Path, open_tokenizer: Callable[[Path], "Tokenizer | None"]
 ) -> tuple["LlavaConfig", "Params", "Tokenizer | None"]:
-    """Says on the standard error stream, apart from a result, what the files get wrong and how it was decided."""
+    """Says on the standard error stream, apart from a verb's result, what the files get wrong and what was decided."""
     import sys
 
     from vlm_jax.checkpoints.native import CONFIG_FILE, open_native

@@ -100,8 +100,6 @@ def parse_original_config(
     kind = "mlp" if two_matrices else "linear"
     if (named := raw.get("mm_projector_type", _PROJECTORS[kind])) != _PROJECTORS[kind]:
         odd.append(f"mm_projector_type {named!r} over tensors of a {_PROJECTORS[kind]} one in {projector}")
-    if raw.get("tie_word_embeddings"):
-        odd.append("tie_word_embeddings True")
     ends = [added.get(name) for name in _ENDS] if raw.get("mm_use_im_start_end") else None
     if ends and None in ends:
         odd.append(f"mm_use_im_start_end without {' and '.join(_ENDS)} in added_tokens.json")

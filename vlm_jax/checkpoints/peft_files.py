@@ -189,9 +189,21 @@ def _is_map(name: str) -> bool:
     return name.startswith("model.mm_projector.")
 
 
+def projector_files(folder: Path) -> list[Path]:
+    """The projector in LLaVA's own file beside an adapter (``train.py``, ``--lora_enable``); empty where there is none.
+
+    Raises:
+        InputError: There are several.
+    """
+    found = sorted(folder.glob("non_lora_trainables.*"))
+    if len(found) > 1:
+        raise InputError(" and ".join(path.name for path in found), "one of them", file=str(folder))
+    return found
+
+
 def _beside(folder: Path) -> dict[str, tuple[TensorFile | TorchFile, str]]:
-    """The projector in LLaVA's own file beside an adapter (``train.py``, ``--lora_enable``)."""
-    for path in sorted(folder.glob("non_lora_trainables.*")):
+    """What :func:`projector_files` hold."""
+    for path in projector_files(folder):
         file = open_file(path)
         names = normalised(file.shapes(), PEFT_PROJECTOR_RENAMES)
         if odd := [here for name, here in names.items() if not _is_map(name)]:

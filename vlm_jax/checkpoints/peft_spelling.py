@@ -59,9 +59,9 @@ def _targets(modules: Mapping[tuple[int, str], LowRank], level: str) -> list[str
     return rf".*{re.escape(level)}layers\.{inner}"
 
 
-def _patterns(adapter: Adapter) -> dict[str, dict[str, float]]:
+def _patterns(adapter: Adapter) -> dict[str, dict[str, int | float]]:
     """``rank_pattern`` and ``alpha_pattern`` by whole modules, where a module has others than the config's own."""
-    found: dict[str, dict[str, float]] = {"rank_pattern": {}, "alpha_pattern": {}}
+    found: dict[str, dict[str, int | float]] = {"rank_pattern": {}, "alpha_pattern": {}}
     for (layer, projection), one in adapter.modules.items():
         key = re.escape(f"layers.{layer}.{projection}")
         if one.rank != adapter.raw.get("r"):

@@ -16,7 +16,7 @@ import numpy as np
 
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.finite import finite
-from vlm_jax.checkpoints.hf_config import OWN_KEY, parse_config
+from vlm_jax.checkpoints.hf_config import OWN_KEY, is_tied, parse_config
 from vlm_jax.checkpoints.layouts import (
     CLIP_OTHERS,
     CLIP_RENAMES,
@@ -34,11 +34,12 @@ from vlm_jax.checkpoints.layouts import (
 )
 from vlm_jax.checkpoints.original_config import parse_original_config, vision_of
 from vlm_jax.checkpoints.overlays import TABLES, Delta, NewRows, Place, Tensors
+from vlm_jax.checkpoints.prompting import choose_template
 from vlm_jax.checkpoints.special_ids import said_in, settle, tokenizer_beside
 from vlm_jax.checkpoints.stored import StoredArray
 from vlm_jax.checkpoints.tensor_files import TensorFolder
 from vlm_jax.checkpoints.vocabulary import padded_rows
-from vlm_jax.config import LlavaConfig
+from vlm_jax.config import LlavaConfig, TemplateName
 from vlm_jax.data.conversation import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json
@@ -174,6 +175,7 @@ def open_source(
     projector: Path | None = None,
     base: Path | None = None,
     tokenizer: Tokenizer | None = None,
+    template: TemplateName | None = None,
 ) -> Source:
     """A LLaVA in any layout that this package knows.
 
@@ -185,6 +187,7 @@ def open_source(
             ``<im_end>`` are taken.
         base: Folder of the LLaMA that ``folder`` is a delta over.
         tokenizer: The one that goes with it; without, the one in its folder, if there is one.
+        template: How its conversations are written out; without, as its config or its tokenizer says.
 
     Raises:
         InputError: A file is missing or broken; the config describes a model that is not computed here; tensors are
@@ -196,21 +199,25 @@ def open_source(
         others = {"--vision": vision, "--projector": projector, "--base": base}
         if odd := ", ".join(name for name, value in others.items() if value is not None):
             raise InputError(odd, "none of them: transformers' layout holds everything", file=str(folder))
-        return open_hf(folder, tokenizer)
+        return open_hf(folder, tokenizer, template)
     if "mm_vision_tower" in raw or vision is not None:
-        return _settled(_original(folder, raw, vision, projector, base), raw, tokenizer)
+        return _settled(_original(folder, raw, vision, projector, base), raw, tokenizer, template)
     found = f"model_type {raw.get('model_type')!r} without text_config and without mm_vision_tower"
     raise InputError(found, "a LLaVA, or a LLaMA with --vision and --projector", file=str(folder / "config.json"))
 
 
-def _settled(source: Source, raw: Mapping[str, Any], tokenizer: Tokenizer | None) -> Source:
-    """With the ids of special tokens that its tokenizer has."""
+def _settled(
+    source: Source, raw: Mapping[str, Any], tokenizer: Tokenizer | None, template: TemplateName | None = None
+) -> Source:
+    """With the ids of special tokens that its tokenizer has, and the template that its conversations are written by."""
     said = said_in(raw, source.folder)
-    config, remarks = settle(source.config, said, tokenizer or tokenizer_beside(source.folder), source.folder)
+    tokenizer = tokenizer or tokenizer_beside(source.folder)
+    config, remarks = settle(source.config, said, tokenizer, source.folder)
+    config = dataclasses.replace(config, template=choose_template(raw, tokenizer, template, source.folder))
     return dataclasses.replace(source, config=config, remarks=source.remarks + remarks)
 
 
-def open_hf(folder: Path, tokenizer: Tokenizer | None = None) -> Source:
+def open_hf(folder: Path, tokenizer: Tokenizer | None = None, template: TemplateName | None = None) -> Source:
     """A LLaVA in transformers' layout; errors as in :func:`open_source`."""
     raw = read_json(folder / "config.json")
     on_file = parse_config(raw, folder / "config.json")
@@ -218,12 +225,12 @@ def open_hf(folder: Path, tokenizer: Tokenizer | None = None) -> Source:
     vocab_size = raw.get(OWN_KEY, {}).get("vocab_size", rows)
     config = dataclasses.replace(on_file, language=dataclasses.replace(on_file.language, vocab_size=vocab_size))
     tensors = TensorFolder(folder)
-    places = _places(tensors, HF_LLAVA_RENAMES)
+    places = _tied(raw, _places(tensors, HF_LLAVA_RENAMES), *_HF_TABLES)
     if padded_rows(config) != rows or not _is_padding(places, vocab_size):
         # The table was resized, or its padding trained, after it was written here: every row of it may be meant.
         config, vocab_size = on_file, rows
     layout = with_vocabulary(HF_LLAVA, vocab_size, rows)
-    return _settled(_checked("hf", folder, config, layout, places, {"": tensors.path}), raw, tokenizer)
+    return _settled(_checked("hf", folder, config, layout, places, {"": tensors.path}), raw, tokenizer, template)
 
 
 def _is_padding(places: dict[str, Place], vocab_size: int) -> bool:
@@ -260,6 +267,7 @@ def _original(folder: Path, raw: dict, vision: Path | None, projector: Path | No
         found, wanted = "no vision tower in it", f"--vision with a folder of {raw.get('mm_vision_tower')}"
         raise InputError(found, wanted, file=str(model.path))
     files = {"mm_projector": projector or model.path, "vision_tower": vision or model.path, "": model.path}
+    places = _tied(raw, places, *TABLES)
     source = _checked("llava", folder, config, original_llava(config.projector), places, files)
     if base is None:
         _check_no_delta(source)
@@ -282,6 +290,11 @@ def added_ids(folder: Path) -> dict[str, Any]:
 
 def _places(tensors: Tensors, renames: tuple[tuple[str, str], ...]) -> dict[str, Place]:
     return {name: Place(tensors, here) for name, here in normalised(tensors.shapes, renames).items()}
+
+
+def _tied(raw: Mapping[str, Any], places: dict[str, Place], table: str, head: str) -> dict[str, Place]:
+    """With the token table as the head where the config says that they are one."""
+    return {**places, head: places[table]} if is_tied(raw) and table in places else places
 
 
 def _checked(

@@ -89,8 +89,8 @@ def settle(
     controls = _controls(tokenizer)
     others = [one for values in said.values() for one in _listed(values.get("eos_token_id"))]
     if tokenizer is not None:
-        # A chat's end beside a text's; what begins or fills up a text never ends an answer.
-        others = [one for one in others if one in controls - {bos, names.get("pad"), names.get("unk")}]
+        # A chat's end beside a text's; what begins a text, and what stands for unknown letters, never ends an answer.
+        others = [one for one in others if one in controls - {bos, names.get("unk")}]
     ends = tuple(dict.fromkeys(one for one in others if 0 <= one < rows and one not in (eos, config.image_token_id)))
     ids = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": _padding(said, names, controls, rows, eos)}
     settled = dataclasses.replace(config, **ids, end_token_ids=ends)

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from vlm_jax.config import TemplateName
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -24,6 +26,8 @@ class Options:
         projector: mm_projector.bin or non_lora_trainables.bin that brings or replaces the projector.
         base: Folder of the LLaMA that delta weights are added to.
         tokenizer: Folder of the tokenizer; that of the checkpoint without.
+        template: How conversations with the model are written out, where neither its config nor its tokenizer says;
+            `chat` is the tokenizer's own template.
         dtype: Type of the weights that are not quantised; each keeps its own without.
         quantize: Store the decoder blocks' projections in 8 bits a weight (by column), in 4.5 (NF4, blocks of 64) or in
             4.1 (NF4 with 8-bit magnitudes).
@@ -35,6 +39,7 @@ class Options:
     projector: Path | None = None
     base: Path | None = None
     tokenizer: Path | None = None
+    template: TemplateName | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     quantize: Literal["int8", "nf4", "nf4_double"] | None = None
 
@@ -60,7 +65,7 @@ def run(options: Options) -> None:
     # First of all: hours of converting are lost where nobody can write to the result.
     folder = options.tokenizer or options.source
     tokenizer = load_tokenizer(folder)
-    source = open_source(options.source, options.vision, options.projector, options.base, tokenizer)
+    source = open_source(options.source, options.vision, options.projector, options.base, tokenizer, options.template)
     for remark in source.remarks:
         print(f"note: {remark}")
     mebibytes = 2**20
@@ -82,7 +87,7 @@ def _refuse_options(options: Options) -> None:
     """An adapter has none of what the options speak of."""
     from vlm_jax.errors import InputError
 
-    names = ("vision", "projector", "base", "tokenizer", "dtype", "quantize")
+    names = ("vision", "projector", "base", "tokenizer", "template", "dtype", "quantize")
     if odd := [f"--{name}" for name in names if getattr(options, name) is not None]:
         raise InputError(f"{', '.join(odd)} for an adapter", "none of them", file=str(options.source))
 

@@ -8,7 +8,8 @@ nothing is ever found again by counting or searching. What is one piece:
        ...``), and so does an end token.
     2. one answer.
     3. the end token of an answer: always the one id ``config.eos_token_id``.
-    4. an image: always ``config.vision.patches`` times ``config.image_token_id``, between ``config.image_ends`` where
+    4. a control token of a tokenizer's own chat template (``data/chat_template.py``), which also ends answers there.
+    5. an image: always ``config.vision.patches`` times ``config.image_token_id``, between ``config.image_ends`` where
        the model was trained with them (they are tokens of the vocabulary and lie outside the image mask).
 
 Tokenisers of the LLaMA family put a space in front of every text they are given. One leading space of a piece
@@ -48,6 +49,15 @@ class Turn:
     text: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a rendering that is tokenised on its own; all texts joined are the whole rendering."""
+
+    text: str
+    is_assistant: bool
+    kind: Literal["text", "image", "end", "control"] = "text"
+
+
 @dataclasses.dataclass(frozen=True)
 class Template:
     """How a conversation is written out.
@@ -61,6 +71,37 @@ class Template:
     system: str
     roles: tuple[str, str]
     separators: tuple[str, str]
+
+    @property
+    def begins(self) -> bool:
+        """Whether the config's begin token stands in front of the pieces; otherwise they bring their own, or none."""
+        return True
+
+    @property
+    def lead(self) -> str:
+        """What stands between the end of a prompt and the text of its answer."""
+        return " "
+
+    def with_system(self, text: str) -> "Template":
+        """The same with another system line."""
+        return dataclasses.replace(self, system=text)
+
+    def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
+        """Alternating turns, an image at the front of its own, written out."""
+        (user, assistant), (between, end) = self.roles, self.separators
+        pieces: list[Piece] = []
+        opening = f"{self.system}{between}" if self.system else ""
+        for turn in turns:
+            if turn.role == "gpt":
+                pieces += [Piece(f"{self.lead}{turn.text}", True), Piece(end, True, "end")]
+                continue
+            opening = f"{opening}{user}: "
+            if turn.text.startswith(IMAGE):
+                pieces += [Piece(opening, False), Piece(IMAGE, False, "image")]
+                opening = ""
+            pieces.append(Piece(f"{opening}{turn.text.removeprefix(IMAGE)}{between}{assistant}:", False))
+            opening = ""
+        return pieces
 
 
 _ROLES = ("USER", "ASSISTANT")
@@ -77,15 +118,6 @@ TEMPLATES: dict[str, Template] = {
     "llava_v1": Template(_SYSTEM.format(person="human"), _ROLES, _SEPARATORS),
     "plain": Template("", _ROLES, _SEPARATORS),
 }
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of a rendering that is tokenised on its own; all texts joined are the whole rendering."""
-
-    text: str
-    is_assistant: bool
-    kind: Literal["text", "image", "end"] = "text"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,29 +159,18 @@ def render(template: Template, turns: Sequence[Turn]) -> list[Piece]:
 
     Args:
         template: The words around the turns.
-        turns: Human and assistant in turn, human first. After a last human turn the rendering ends at
-            ``ASSISTANT:``. A system turn before them stands in place of the template's system line.
+        turns: Human and assistant in turn, human first. After a last human turn the rendering ends where the assistant
+            is to answer: at ``ASSISTANT:``, say. A system turn before them stands in place of the template's system
+            line.
 
     Raises:
         ValueError: The roles do not alternate.
     """
-    system, turns = (turns[0].text, turns[1:]) if turns and turns[0].role == "system" else (template.system, turns)
+    if turns and turns[0].role == "system":
+        template, turns = template.with_system(turns[0].text), turns[1:]
     if [turn.role for turn in turns] != [("human", "gpt")[i % 2] for i in range(len(turns))]:
         raise ValueError(f"roles must alternate and start with human, not {[turn.role for turn in turns]}")
-    (user, assistant), (between, end) = template.roles, template.separators
-    pieces: list[Piece] = []
-    opening = f"{system}{between}" if system else ""
-    for turn in place_image(turns):
-        if turn.role == "gpt":
-            pieces += [Piece(f" {turn.text}", True), Piece(end, True, "end")]
-            continue
-        opening = f"{opening}{user}: "
-        if turn.text.startswith(IMAGE):
-            pieces += [Piece(opening, False), Piece(IMAGE, False, "image")]
-            opening = ""
-        pieces.append(Piece(f"{opening}{turn.text.removeprefix(IMAGE)}{between}{assistant}:", False))
-        opening = ""
-    return pieces
+    return template.pieces(place_image(turns))
 
 
 @functools.lru_cache(maxsize=8)
@@ -187,16 +208,18 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], keep_space: bool = 
         )["input_ids"]
 
 
-def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece], config: LlavaConfig) -> Encoded:
-    """Begin token plus all pieces, however long."""
+def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece], config: LlavaConfig, begins: bool = True) -> Encoded:
+    """Begin token, unless the pieces bring their own, and all pieces, however long."""
     texts = iter(encode_texts(tokenizer, [piece.text for piece in pieces if piece.kind == "text"]))
-    tokens, image, loss = [config.bos_token_id], [False], [False]
+    tokens, image, loss = ([config.bos_token_id], [False], [False]) if begins else ([], [], [])
     for piece in pieces:
         if piece.kind == "image":
             first, last = ([end] for end in config.image_ends) if config.image_ends else ([], [])
             ids = [*first, *[config.image_token_id] * config.vision.patches, *last]
         elif piece.kind == "end":
             ids = [config.eos_token_id]
+        elif piece.kind == "control":
+            ids = [tokenizer.convert_tokens_to_ids(piece.text)]
         else:
             ids = next(texts)
         tokens += ids
@@ -218,7 +241,7 @@ def encode_conversation(
     Raises:
         TooLongError: The cut would fall into or before the image span, or would leave nothing to learn from.
     """
-    whole = encode_pieces(tokenizer, render(template, turns), config)
+    whole = encode_pieces(tokenizer, render(template, turns), config, template.begins)
     cut = whole.first(max_length)
     if cut.image_mask.sum() != whole.image_mask.sum():
         end = int(np.flatnonzero(whole.image_mask)[-1]) + 1
@@ -244,7 +267,7 @@ def encode_prompt(
     """
     if not turns or turns[-1].role != "human":
         raise ValueError("a prompt ends with a human turn")
-    whole = encode_pieces(tokenizer, render(template, turns), config)
+    whole = encode_pieces(tokenizer, render(template, turns), config, template.begins)
     if len(whole) > max_length:
         raise TooLongError(f"a prompt of {len(whole)} positions (image span included)", f"at most {max_length}")
     return dataclasses.replace(whole, loss_mask=np.zeros(len(whole), bool))
@@ -269,7 +292,7 @@ def encode_continuation(
         ValueError: The last turn is not the user's.
     """
     prompt = encode_prompt(tokenizer, template, turns, config, max_length)
-    ids = encode_texts(tokenizer, [f" {text}"])[0]
+    ids = encode_texts(tokenizer, [f"{template.lead}{text}"])[0]
     answer = np.array([*ids, config.eos_token_id] if end else ids, np.int32)
     if (length := len(prompt) + len(answer)) > max_length:
         raise TooLongError(f"a prompt and continuation of {length} positions", f"at most {max_length}")

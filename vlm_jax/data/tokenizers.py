@@ -51,6 +51,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         reason = str(error).partition("\n")[0][:200]
         found = f"no tokenizer that can be read ({type(error).__name__}: {reason})"
         raise InputError(found, "the checkpoint's own", file=str(folder)) from None
+    if (beside := folder / "chat_template.json").exists():
+        # A processor's, which knows of images, goes before the tokenizer's.
+        tokenizer.chat_template = read_json(beside).get("chat_template")
     if not question:
         raise InputError("a tokenizer that makes nothing of a question", "a vocabulary", file=str(folder))
     return tokenizer
