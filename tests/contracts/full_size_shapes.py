@@ -8,10 +8,12 @@ from vlm_jax.config import PRESETS
 
 TRAINING = ("sft lora", "sft full", "reward", "ppo")
 STEPS = (*TRAINING, "rollout", "generate", "forward")
-# A step's recipe where it is not called after the step.
+# Whose recipe says how large a step is.
 _STAGES = {
     "sft lora": "sft-lora",
     "sft full": "sft-full",
+    "reward": "reward",
+    "ppo": "ppo",
     "rollout": "ppo",
     "generate": "answer",
     "forward": "sft-lora",
