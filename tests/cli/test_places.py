@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import subprocess
 import sys
 
@@ -43,17 +42,20 @@ def test_a_copy_names_what_was_written(refused, checkpoint, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+# Set by the process itself: to fork a process with jax's threads, as preexec_fn does, may hang.
+LIMITED = """
+import resource, sys
+from vlm_jax.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
+main(sys.argv[1:])
+"""
+
+
 def limited(*arguments):
     """The command in a process that may write no file of more than a million bytes, as on a full disk."""
     clean = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return subprocess.run(
-        [sys.executable, "-m", "vlm_jax.cli", *map(str, arguments)],
-        env=clean,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)),
-    )
+    command = [sys.executable, "-c", LIMITED, *map(str, arguments)]
+    return subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
 
 
 def test_convert_says_what_it_leaves_and_goes_on(checkpoint, tmp_path):

@@ -11,7 +11,7 @@ from full_size_shapes import SIZES
 from jax.sharding import AbstractMesh, AxisType
 
 from vlm_jax.arrays import Batch, PreferenceBatch, PromptBatch
-from vlm_jax.config import PRESETS, LlavaConfig
+from vlm_jax.config import PRESETS, LlavaConfig, LoraConfig
 from vlm_jax.generate.decode import generate
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.models.adapters import init_lora, init_value_head
@@ -40,11 +40,19 @@ class Case:
 
     @property
     def config(self) -> LlavaConfig:
-        return PRESETS[self.preset]
+        """As the verbs make it of a checkpoint and a recipe."""
+        config, sizes = PRESETS[self.preset], self.sizes
+        if sizes.get("lora_rank"):
+            config = dataclasses.replace(config, lora=LoraConfig(sizes["lora_rank"], sizes["lora_alpha"]))
+        return dataclasses.replace(config, remat=sizes.get("remat", config.remat))
 
     @property
-    def sizes(self) -> Mapping[str, int]:
+    def sizes(self) -> Mapping[str, Any]:
         return SIZES[self.preset][self.step]
+
+    @property
+    def base(self) -> Any:
+        return base(PRESETS[self.preset], self.kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +130,8 @@ def _prompts(case: Case) -> PromptBatch:
     return split_by_rows(
         PromptBatch(
             prompt=prompt,
-            reward_prompt=prompt,
+            # As another resolution for the reward model makes it.
+            reward_images=prompt.images,
             suffix_tokens=shape(jnp.int32, sizes["suffix_length"]),
             suffix_mask=shape(bool, sizes["suffix_length"]),
             length_bonus=shape(jnp.float32),
@@ -144,7 +153,7 @@ def _texts(case: Case, rows: int = 1) -> Batch:
 def _sft(case: Case, params: Any) -> Step:
     state = _state(params)
     step = jit_step(sft_step, MESH, case.config, SftSettings(OPTIM, case.sizes["microbatches"]), state=state)
-    return Step(step, (base(case.config, case.kind), state, _texts(case)))
+    return Step(step, (case.base, state, _texts(case)))
 
 
 def sft_lora(case: Case) -> Step:
@@ -152,7 +161,7 @@ def sft_lora(case: Case) -> Step:
 
 
 def sft_full(case: Case) -> Step:
-    return _sft(case, {"base": {part: base(case.config, case.kind)[part] for part in ("projector", "language")}})
+    return _sft(case, {"base": {part: case.base[part] for part in ("projector", "language")}})
 
 
 def reward(case: Case) -> Step:
@@ -160,11 +169,11 @@ def reward(case: Case) -> Step:
     settings = RewardSettings(OPTIM, microbatches=case.sizes["microbatches"])
     step = jit_step(reward_step, MESH, case.config, settings, state=state)
     choice = split_by_rows(jax.ShapeDtypeStruct((case.sizes["batch_size"],), jnp.int32))
-    return Step(step, (base(case.config, case.kind), state, PreferenceBatch(_texts(case, rows=2), choice)))
+    return Step(step, (case.base, state, PreferenceBatch(_texts(case, rows=2), choice)))
 
 
 def _ppo_settings(case: Case) -> PpoSettings:
-    parts = {name: case.sizes[name] for name in ("epochs", "minibatches", "microbatches")}
+    parts = {name: case.sizes[name] for name in ("epochs", "minibatches", "microbatches", "pads")}
     return PpoSettings(OPTIM, sampling=Sampling(max_new_tokens=case.sizes["max_new_tokens"]), **parts)
 
 
@@ -172,12 +181,12 @@ def measure(case: Case) -> Step:
     params = placed({"policy": _lora(case.config), "value": _role(case.config)})
     frozen = placed({"reference": _lora(case.config), "reward": _role(case.config)})
     sample = jax.jit(functools.partial(rollout, case.config, _ppo_settings(case)))
-    return Step(sample, (base(case.config, case.kind), params, frozen, _prompts(case), _key()))
+    return Step(sample, (case.base, params, frozen, _prompts(case), _key()))
 
 
 def measured(case: Case) -> Rollout:
     """Shapes of what the rollout gives."""
-    return step_of(dataclasses.replace(case, step="rollout")).traced.out_info[0]
+    return step_of(dataclasses.replace(case, step="rollout")).traced.out_info
 
 
 def ppo(case: Case) -> Step:
@@ -185,7 +194,7 @@ def ppo(case: Case) -> Step:
     state = _state({"policy": _lora(case.config), "value": _role(case.config)})
     update = jit_step(ppo_update, MESH, case.config, _ppo_settings(case), state=state)
     correct = split_by_rows(jax.ShapeDtypeStruct((case.sizes["batch_size"],), jnp.float32))
-    arguments = (base(case.config, case.kind), state, split_by_rows(measured(case)), correct, _key())
+    arguments = (case.base, state, split_by_rows(measured(case)), correct, _key())
     return Step(update, arguments)
 
 
@@ -195,7 +204,7 @@ def answer(case: Case) -> Step:
     def run(base, lora, prompts, key):
         return generate(case.config, base, lora, prompts, key, sampling)
 
-    return Step(jax.jit(run), (base(case.config, case.kind), placed(_lora(case.config))["lora"], _texts(case), _key()))
+    return Step(jax.jit(run), (case.base, placed(_lora(case.config))["lora"], _texts(case), _key()))
 
 
 def hidden_and_logits(case: Case) -> Step:
@@ -203,7 +212,7 @@ def hidden_and_logits(case: Case) -> Step:
         hidden = forward(case.config, base, lora, batch).hidden
         return hidden, logits(case.config, base, hidden[:, -1:])
 
-    return Step(jax.jit(run), (base(case.config, case.kind), placed(_lora(case.config))["lora"], _texts(case)))
+    return Step(jax.jit(run), (case.base, placed(_lora(case.config))["lora"], _texts(case)))
 
 
 MAKERS: dict[str, Callable[[Case], Step]] = {

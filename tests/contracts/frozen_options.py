@@ -20,6 +20,7 @@ COMMANDS = (*(verb for verb in VERBS if verb != "eval"), *(f"eval {name}" for na
 
 # A line of a box of options: an option or positional argument, what it takes, and perhaps the start of its help.
 _FIRST = re.compile(r"(?P<option>\S.*?)(?:\s{2,}(?P<help>.*))?")
+_STARTS = re.compile(r"-|[\[{]|[A-Z_]+(\s\s|$)")
 _DEFAULT = re.compile(r"\((required|default: .*)\)$")
 
 
@@ -39,7 +40,7 @@ def options_of(command: str) -> Iterator[str]:
     framed = [line[2:-2] for line in help_of(command).splitlines() if line.startswith("│")]
     entries: list[list[str]] = []
     for line in framed:
-        if line.startswith(("-", "{")) or re.match(r"[A-Z_]+(\s\s|$)", line):
+        if _STARTS.match(line):
             entries.append([line.rstrip()])
         elif line.startswith(" "):
             entries[-1].append(line.strip())

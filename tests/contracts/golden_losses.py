@@ -4,7 +4,6 @@ Written to golden_losses.json by
     python tests/contracts/golden_losses.py
 """
 
-import functools
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -23,15 +21,16 @@ from vlm_jax.data.pipelines import instruction_batches, preference_batches, prom
 from vlm_jax.data.sources import read_captions, read_instructions, read_preferences, read_prompts
 from vlm_jax.files import write_json
 from vlm_jax.generate.sampling import Sampling
-from vlm_jax.models.adapters import init_lora, init_value_head, verdict_head
+from vlm_jax.models.adapters import init_lora, verdict_head
 from vlm_jax.parallel.compile import jit_step, place, place_batch
 from vlm_jax.randomness import key_for
+from vlm_jax.runs.rollouts import rollout_and_update
 from vlm_jax.scenes.files import preference_row, write_world
 from vlm_jax.scenes.preferences import annotate
 from vlm_jax.scenes.questions import Question, questions
 from vlm_jax.scenes.world import Scene, generator_for
 from vlm_jax.train.optim import Optim, TrainState, start
-from vlm_jax.train.ppo import PpoSettings, ppo_update, rollout
+from vlm_jax.train.ppo import PpoSettings, first_params
 from vlm_jax.train.reward import RewardSettings, reward_step
 from vlm_jax.train.reward_terms import RewardTerms
 from vlm_jax.train.sft import SftSettings, sft_step
@@ -119,19 +118,9 @@ def ppo_curves(model: Model, world: Path) -> Curves:
     )
     reward = place(model.mesh, _reward_role(model))
     reference = place(model.mesh, {"lora": init_lora(model.config, key_for(SEED, "policy"))})
-    params = {"policy": reference, "value": {"lora": reward["lora"], "head": init_value_head(model.config)}}
-    # Copies: the state's buffers are donated, the frozen roles' must stay.
-    state = place(model.mesh, start(settings.optim, jax.tree.map(jnp.copy, params)))
     frozen = {"reference": reference, "reward": reward}
-    sample = jax.jit(functools.partial(rollout, model.config, settings))
-    update = jit_step(ppo_update, model.mesh, model.config, settings, state=state)
-
-    def step(state, batch):
-        number = int(state.step) // (settings.epochs * settings.minibatches)
-        measured, _ = sample(model.base, state.params, frozen, batch, key_for(SEED, "rollout", number))
-        correct = place_batch(model.mesh, np.zeros(ROWS, np.float32))
-        return update(model.base, state, measured, correct, key_for(SEED, "minibatches", number))
-
+    state = place(model.mesh, start(settings.optim, first_params(model.config, frozen)))
+    step = rollout_and_update(model, settings, frozen, state, records, world / "answers", SEED)
     names = ("policy_loss", "value_loss", "reward", "kl", "length")
     return _curves(step, state, model.mesh, batches, names)
 

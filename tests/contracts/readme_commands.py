@@ -14,6 +14,8 @@ from random_llava import CONFIG, torch_llava
 
 from vlm_jax.checkpoints.adapters import save_adapter
 from vlm_jax.checkpoints.export import export_adapter
+from vlm_jax.checkpoints.opening import TINY
+from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
 from vlm_jax.models.adapters import init_lora
 
 README = Path(__file__).parents[2] / "README.md"
@@ -42,8 +44,10 @@ def write_checkpoints(folder: Path) -> None:
     (folder / "llava-v1.5-7b" / "config.json").write_text(json.dumps(original_config(CONFIG)))
     without_tower = {name: tensor for name, tensor in tensors.items() if "vision_tower" not in name}
     torch.save(without_tower, folder / "llava-v1.5-7b" / "pytorch_model.bin")
+    copy_tokenizer(TINY, folder / "llava-v1.5-7b")
     write_tower(folder / "clip-vit-large-patch14-336", model, "vision_model.")
     model.save_pretrained(folder / "llava-1.5-7b-hf")
+    copy_tokenizer(TINY, folder / "llava-1.5-7b-hf")
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: init_lora(CONFIG, jax.random.key(0)))
     lora = jax.tree.map(lambda leaf: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32), shapes)

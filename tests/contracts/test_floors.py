@@ -15,7 +15,7 @@ PACKAGE = Path(vlm_jax.__file__).parent
 # From the ground up. Rooms of one floor may read each other.
 FLOORS = (
     ("config", "arrays", "errors", "randomness", "versions"),
-    ("files", "records", "parallel"),
+    ("files", "records", "recipes", "parallel"),
     ("models", "scenes"),
     ("data",),
     ("checkpoints",),

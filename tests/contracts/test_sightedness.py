@@ -28,6 +28,9 @@ ROWS = 8
 # Another temperature than 1, so that no part can forget it.
 SETTINGS = PpoSettings(Optim(1e-3), sampling=Sampling(max_new_tokens=24, temperature=0.7), microbatches=2)
 KEY = jax.random.key(5)
+# Float32 sums in another order. Found: root mean square 2e-6, largest 1.4e-5. (At temperature 1 the sampler's are up to
+# 5e-5 away, for its distribution lacks the image token.)
+ROOT_MEAN_SQUARE, LARGEST = 1e-5, 1e-4
 
 log_probs_of = jax.jit(answer_log_probs, static_argnums=(0, 1))
 values_of = jax.jit(answer_values, static_argnums=(0, 1))
@@ -79,10 +82,9 @@ def answer(model, roles, prompts):
 
 
 def with_images(prompts: PromptBatch, images) -> PromptBatch:
-    """The same texts about other images, for the policy's eyes and for the reward model's."""
-    return prompts.replace(
-        prompt=prompts.prompt.replace(images=images), reward_prompt=prompts.reward_prompt.replace(images=images)
-    )
+    """The same texts about other images; the reward model has no view of its own."""
+    assert prompts.reward_images is None
+    return prompts.replace(prompt=prompts.prompt.replace(images=images))
 
 
 def figures(role, model, roles, prompts, answer):
@@ -112,22 +114,22 @@ def test_another_image_changes_what_a_role_says(role, model, roles, prompts, ans
     np.testing.assert_array_equal(changes[~sighted], 0)
 
 
-def test_rollout_update_and_sampler_agree_on_log_probabilities(model, roles, prompts, answer, record_property):
+def test_rollout_update_and_sampler_agree_on_log_probabilities(model, roles, prompts, answer):
     params = {"policy": roles["policy"], "value": roles["value"]}
     frozen = {"reference": roles["reference"], "reward": roles["reward"]}
     measure = jax.jit(rollout, static_argnums=(0, 1))
-    measured, tokens = measure(model.config, SETTINGS, model.base, params, frozen, prompts, KEY)
-    np.testing.assert_array_equal(tokens, answer.tokens)
+    measured = measure(model.config, SETTINGS, model.base, params, frozen, prompts, KEY)
+    np.testing.assert_array_equal(measured.answers, answer.tokens)
     mask = np.asarray(measured.mask)
+    np.testing.assert_array_equal(measured.sampler_log_probs, answer.log_probs)
     assert mask.sum() > 50
     assert not mask.all()
     lora = roles["policy"]["lora"]
     updated, _ = log_probs_of(model.config, SETTINGS, model.base, lora, measured.sequences, measured.mask)
-    for name, other in (("update", updated), ("sampler", answer.log_probs)):
+    for name, other in (("update", updated), ("sampler", measured.sampler_log_probs)):
         gap = np.abs(np.asarray(other) - np.asarray(measured.log_probs))
         assert not gap[~mask].any()
-        record_property(f"largest gap to the {name}", float(gap.max()))
-        print(f"largest gap between rollout and {name}: {gap.max():.1e}")
-        assert gap.max() <= 1e-5, name
+        assert np.sqrt(np.square(gap[mask]).mean()) <= ROOT_MEAN_SQUARE, name
+        assert gap.max() <= LARGEST, (name, gap.max())
     # Log-probabilities of another policy would not pass.
     assert np.abs(np.asarray(measured.reference_log_probs - measured.log_probs))[mask].max() > 1e-2

@@ -71,6 +71,9 @@ def check_donation(traced, taken):
     assert text.count("tf.aliasing_output") + text.count("jax.buffer_donor") == given
 
 
+FLOATS = ("log_probs", "sampler_log_probs", "reference_log_probs", "values")
+
+
 @cases("rollout")
 def test_a_rollout(case):
     sizes = case.sizes
@@ -82,7 +85,7 @@ def test_a_rollout(case):
         **{f"sequences/{name}_mask": ((rows, length), jnp.bool_) for name in ("attention", "image", "loss")},
         "sequences/images": ((rows, side, side, 3), jnp.uint8),
         "mask": ((rows, answer), jnp.bool_),
-        **{name: ((rows, answer), jnp.float32) for name in ("log_probs", "reference_log_probs", "values")},
+        **{name: ((rows, answer), jnp.float32) for name in FLOATS},
         "scores": ((rows,), jnp.float32),
         "ended": ((rows,), jnp.bool_),
         "lengths": ((rows,), jnp.int32),

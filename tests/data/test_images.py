@@ -86,8 +86,8 @@ def test_what_opens_a_picture(tmp_path):
         assert pixels(load_image(lambda: held)).tolist() == [[list(BACKGROUND)] * 6] * 5
     path = saved(tmp_path / "a.png", Image.fromarray(noise(60, 50)))
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(InputError, match=r"^found an image that cannot be decoded") as error:
-        load_image(lambda: Image.open(path))
+    with Image.open(path) as cut, pytest.raises(InputError, match=r"^found an image that cannot be decoded") as error:
+        load_image(lambda: cut)
     assert error.value.file is None
 
 
