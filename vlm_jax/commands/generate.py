@@ -1,4 +1,4 @@
-"""Answer a prompt about an image, with a checkpoint or an adapter over it. Any JPEG or PNG (or other image) will do.
+"""Answer a prompt about an image, with a checkpoint or an adapter over it. Any JPEG or PNG will do.
 
 Example: vlm-jax generate --checkpoint tiny --image photo.jpg --prompt "What is in the picture?"
 """
@@ -15,8 +15,8 @@ class Options:
 
     Attributes:
         checkpoint: Folder in transformers' LLaVA layout or of `vlm-jax convert`, or `tiny`.
-        prompt: What to ask.
-        image: The picture; without one the model gets text alone.
+        prompt: What to ask; the picture stands in front of it, wherever it says <image>.
+        image: The picture (JPEG, PNG, WebP, GIF, BMP, TIFF or PPM); without one the model gets text alone.
         adapter: Adapter folder, as `sft` and `ppo` write it.
         max_new_tokens: Limit of the answer.
         temperature: 0 always takes the most likely token.
@@ -44,6 +44,7 @@ class Options:
 
 def run(options: Options) -> None:
     from vlm_jax.checkpoints.opening import open_model, open_policy
+    from vlm_jax.data.assemble import require_one_each
     from vlm_jax.data.conversation import IMAGE, Turn
     from vlm_jax.data.images import load_image
     from vlm_jax.data.pipelines import image_prompts
@@ -52,11 +53,12 @@ def run(options: Options) -> None:
     from vlm_jax.generate.sampling import Sampling
 
     sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.top_k)
-    if options.image is not None:
-        # Before the model is loaded: a mistyped name should not cost a minute.
-        load_image(options.image)
     text = options.prompt if options.image is None else f"{IMAGE}\n{options.prompt}"
     record = Prompt(id="prompt", image=options.image, turns=(Turn("human", text),))
+    # Before the model is loaded: a mistyped name should not cost a minute.
+    require_one_each(record)
+    if options.image is not None:
+        load_image(options.image)
     model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
     buckets = [length for length in (64, 128, 256, 512, 1024) if length < options.max_length]
     buckets.append(options.max_length)
