@@ -13,6 +13,7 @@ from test_sampling import distribution
 from vlm_jax.arrays import Batch, EvalBatch
 from vlm_jax.checkpoints.opening import Model
 from vlm_jax.data.conversation import TEMPLATES
+from vlm_jax.errors import InputError
 from vlm_jax.generate import decode
 from vlm_jax.generate.answers import answer
 from vlm_jax.generate.decode import generate
@@ -207,3 +208,35 @@ def test_answers_come_in_the_order_of_the_records(config, base, prompts, greedy)
     texts = answer(model, lora, batches, GREEDY, progress=told.append)
     assert texts == [" ".join(map(str, row)) for row in greedy.tolist()]
     assert told == [3, 6, 8]
+
+
+@pytest.fixture(scope="module")
+def broken(base, prompts, greedy):
+    """A base that knows no numbers for a token which the first prompt alone has, and nobody says."""
+    real = np.where(prompts.attention_mask & ~prompts.image_mask, prompts.tokens, -1)
+    (token, *_) = sorted(set(real[0].tolist()) - set(real[1:].ravel().tolist()) - set(greedy.ravel().tolist()))
+    assert token >= 0
+    table = base["language"]["embedding"].at[token].set(jnp.nan)
+    return {**base, "language": {**base["language"], "embedding": table}}
+
+
+def test_logits_that_are_not_finite_are_told(config, base, broken, prompts, greedy):
+    whole = run(config, base, None, prompts, KEY, GREEDY)
+    assert whole.finite.all()
+    out = run(config, broken, None, prompts, KEY, GREEDY)
+    np.testing.assert_array_equal(out.finite, np.arange(len(greedy)) > 0)
+    np.testing.assert_array_equal(out.tokens[1:], greedy[1:])
+
+
+def test_answers_of_broken_weights_are_an_error(config, broken, prompts):
+    model = Model(config, broken, Numbers(), TEMPLATES[config.template], make_mesh())
+    lora = init_lora(config, jax.random.key(0))
+    told = np.arange(8) != 0
+    for row_mask, found in ((np.ones(8, bool), "1 of 8 answers, first to question 5"), (told, None)):
+        batch = EvalBatch(jax.tree.map(np.asarray, prompts), row_mask, np.arange(4, 12, dtype=np.int32))
+        if found:
+            with pytest.raises(InputError, match=f"logits that are not finite in {found}"):
+                answer(model, lora, [batch], GREEDY)
+        else:
+            # What only fills up a batch is nobody's answer.
+            assert len(answer(model, lora, [batch], GREEDY)) == 7

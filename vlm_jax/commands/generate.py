@@ -1,4 +1,4 @@
-"""Answer a prompt about an image, with a checkpoint or an adapter over it. Any JPEG or PNG (or other image) will do.
+"""Answer a prompt about an image, with a checkpoint or an adapter over it. Any JPEG or PNG will do.
 
 Example: vlm-jax generate --checkpoint tiny --image photo.jpg --prompt "What is in the picture?"
 """
@@ -17,8 +17,8 @@ class Options:
 
     Attributes:
         checkpoint: Folder in transformers' LLaVA layout or of `vlm-jax convert`, or `tiny`.
-        prompt: What to ask.
-        image: The picture; without one the model gets text alone.
+        prompt: What to ask; the picture stands in front of it, wherever it says <image>.
+        image: The picture (JPEG, PNG, WebP, GIF, BMP, TIFF or PPM); without one the model gets text alone.
         adapter: Adapter folder, as `sft` and `ppo` write it.
         max_new_tokens: Limit of the answer.
         temperature: 0 always takes the most likely token.
@@ -50,10 +50,12 @@ def run(options: Options) -> None:
     from vlm_jax.data.images import load_image
     from vlm_jax.generate.sampling import Sampling
     from vlm_jax.scripting.model import load
+    from vlm_jax.scripting.rows import aligned, prompts
 
     sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.top_k)
+    # Before the model is loaded: a mistake should not cost a minute.
+    prompts(aligned(images=options.image, questions=options.prompt))
     if options.image is not None:
-        # Before the model is loaded: a mistyped name should not cost a minute.
         load_image(options.image)
     model = load(options.checkpoint, options.adapter, dtype=options.dtype, mesh=options.mesh, preset=options.preset)
     settings = dataclasses.asdict(sampling) | {"seed": options.seed, "max_length": options.max_length}

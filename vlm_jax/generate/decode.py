@@ -96,4 +96,6 @@ def generate(
         mask=state.mask,
         lengths=state.mask.sum(1).astype(jnp.int32),
         ended=state.ended,
+        # NaN or infinity among a row's logits leaves no token a finite log-probability.
+        finite=jnp.isfinite(state.log_probs).all(1),
     )
