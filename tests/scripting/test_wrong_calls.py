@@ -9,7 +9,7 @@ from PIL import Image
 import vlm_jax
 from vlm_jax.errors import InputError
 from vlm_jax.scripting.model import Vlm
-from vlm_jax.scripting.rows import prompts
+from vlm_jax.scripting.rows import prompts, texts
 
 QUESTION = "Is there a boat in the image?"
 
@@ -47,7 +47,7 @@ def test_kinds_that_are_not_read(tiny):
     with pytest.raises(InputError, match="questions, row 1: found a question of type int; expected a text"):
         prompts({"images": [None], "questions": [3]})
     with pytest.raises(InputError, match="answers, row 2: found a NoneType; expected a text"):
-        unwrap(Vlm.log_probs)(tiny, None, QUESTION, ["Yes.", None])
+        texts("answers", ["Yes.", None])
     with pytest.raises(InputError, match="found no answers"):
         unwrap(Vlm.log_probs)(tiny, None, QUESTION, None)
     with pytest.raises(InputError, match=r"found sites \['head'\]; expected residual, attention, mlp"):
