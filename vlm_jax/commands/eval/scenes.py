@@ -22,6 +22,7 @@ class Options:
         split: Choose settings on validation, report test.
         batch_size: Answers at a time.
         max_new_tokens: Limit of a description.
+        allow_empty: Score even where every answer is empty, which is mostly a model that is broken.
         preset: Refuse a checkpoint that is not this preset.
         mesh: Layout of the devices.
     """
@@ -33,14 +34,22 @@ class Options:
     split: Literal["validation", "test"] = "test"
     batch_size: Annotated[int, Range(1, 65536)] = 128
     max_new_tokens: Annotated[int, Range(1, 65536)] = 56
+    allow_empty: bool = False
     preset: str | None = None
     mesh: MeshOptions = MeshOptions()
 
 
 def run(options: Options) -> None:
+    from vlm_jax.evals.statistics.tally import count_empty
     from vlm_jax.report.tables import print_scores
 
     scores = measure(options)
+    texts = scores["descriptions"].values()
+    if count_empty(texts) > len(texts) / 2:
+        print(
+            f"Note: {count_empty(texts)} OF {len(texts)} DESCRIPTIONS ARE EMPTY: the figures are those of a model "
+            "that says nothing."
+        )
     print_scores({str(options.adapter or options.checkpoint): scores})
 
 
@@ -56,7 +65,8 @@ def measure(options: Options) -> dict:
         return read_json(options.output)
     model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
     lora = open_policy(model, options.adapter)
-    scores = evaluate(model, lora, options.world, options.split, options.batch_size, options.max_new_tokens)
+    limits = options.batch_size, options.max_new_tokens, options.allow_empty
+    scores = evaluate(model, lora, options.world, options.split, *limits)
     begun.claim_anew()
     write_json(options.output, scores)
     return scores
