@@ -16,7 +16,10 @@ from vlm_jax.checkpoints.opening import source_of
 from vlm_jax.files import plain
 
 # Options that decide where and how a run goes on, not what comes out of it.
-_WITHOUT_EFFECT = ("checkpoint", "out", "output", "mesh", "preset", "recipe", "microbatches", "save_every")
+_WITHOUT_EFFECT = (
+    *("checkpoint", "out", "output", "mesh", "preset", "recipe", "microbatches", "save_every"),
+    *("allow_outside", "allow_empty"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,8 +58,9 @@ def run(options: Options) -> None:
 
     questions = llava_bench.read_questions(options.questions)
     texts = {one.id: one.text for one in questions}
-    pairing = Pairing(("question_id",), texts, options.id_key)
-    references = answers_to(list(texts), read_answers(options.references), options.references, texts)
+    pairing = Pairing(("question_id",), texts)
+    references = answers_to(list(texts), read_answers(options.references, pairing), options.references, texts)
+    pairing = pairing._replace(chosen=options.id_key)
     contexts, rules = _contexts(options, questions), read_rules(options.rules)
     judge = open_judge(options)
     # A rule that is missing shall not be missed after hours of answering.

@@ -26,6 +26,7 @@ class Options:
         batch_size: Answers at a time.
         max_new_tokens: Limit of a description.
         prompt_lengths: Positions that prompts are padded to, each to the shortest that holds it; image included.
+        allow_empty: Score even where every answer is empty, which is mostly a model that is broken.
         preset: Refuse a checkpoint that is not this preset.
         mesh: Layout of the devices.
     """
@@ -39,14 +40,22 @@ class Options:
     batch_size: Annotated[int | None, Range(1, 65536)] = from_recipe()
     max_new_tokens: Annotated[int | None, Range(1, 65536)] = from_recipe()
     prompt_lengths: Annotated[tuple[int, ...] | None, Range(1, 65536)] = from_recipe()
+    allow_empty: bool = False
     preset: str | None = None
     mesh: MeshOptions = MeshOptions()
 
 
 def run(options: Options) -> None:
+    from vlm_jax.evals.statistics.tally import count_empty
     from vlm_jax.report.tables import print_scores
 
     scores = measure(options)
+    texts = scores["descriptions"].values()
+    if count_empty(texts) > len(texts) / 2:
+        print(
+            f"Note: {count_empty(texts)} OF {len(texts)} DESCRIPTIONS ARE EMPTY: the figures are those of a model "
+            "that says nothing."
+        )
     print_scores({str(options.adapter or options.checkpoint): scores})
 
 
@@ -63,8 +72,8 @@ def measure(options: Options) -> dict:
         return read_json(options.output)
     model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
     lora = open_policy(model, options.adapter)
-    shape = options.batch_size, options.prompt_lengths
-    scores = evaluate(model, lora, options.world, options.split, *shape, options.max_new_tokens)
+    limits = options.batch_size, options.prompt_lengths, options.max_new_tokens, options.allow_empty
+    scores = evaluate(model, lora, options.world, options.split, *limits)
     begun.claim_anew()
     write_json(options.output, scores)
     return scores

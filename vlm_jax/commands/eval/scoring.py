@@ -23,7 +23,8 @@ class Scoring:
     Attributes:
         output: JSON file for the result; beside it `NAME.samples.jsonl` gets a row for every sample and `NAME.html` the
             worst ones, with pictures where --images says where they are.
-        answers: JSON or JSON lines of answers, as LLaVA or the benchmark's own scripts write them.
+        answers: Answers as LLaVA or the benchmark's own scripts write them, JSON or JSON lines; lmms-eval's logs and
+            VLMEvalKit's tables where the README says so.
         against: Answers of another model to the same questions: both are compared, sample by sample.
         id_key: The key of the answers' ids, where a row has several that name different questions.
         allow_empty: Score even where every answer is empty, which is mostly a model that is broken.

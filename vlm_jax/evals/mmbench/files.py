@@ -9,7 +9,7 @@ the table with pandas, to which these are missing, and LLaVA's takes "None" and 
 (``is_none``), so that a question loses this option and those behind it. Who wants published figures wants that too:
 
     text      a cell is its text
-    pandas    the scripts' slip; a question that has lost its right answer cannot be answered rightly
+    pandas    the scripts' slip; a question that has lost its right answer keeps the letter, which nobody is offered
 """
 
 import base64
@@ -193,7 +193,7 @@ def passes(questions: Sequence[Question], circular: bool) -> list[Question]:
 def _rotated(question: Question, turn: int) -> Question:
     options, letters = question.options, string.ascii_uppercase
     answer = question.answer
-    # One that is not among the options any more is right in no round.
+    # One that is not among the options any more has no place to move to.
     if answer in question.lettered:
         answer = letters[(letters.index(answer) - turn) % len(options)]
     return question._replace(
