@@ -68,6 +68,10 @@ NOT_READ = [
     {"image": "1.png", "other_images": ["2.png"]},
     {"image": "1.png", "images": ["2.png"]},
     {"images": ["1.png", "2.png"]},
+    {"image": {"bytes": None, "path": "1.png"}},
+    {"meta": {"image": "1.png"}},
+    {"attachments": [{"type": "x"}, {"video": "v.mp4"}]},
+    {"images": ["1.png"], "meta": {"image": "2.png"}},
     {"image": ["1.png", "1.png"]},
 ]
 
@@ -85,9 +89,19 @@ def test_what_is_not_read_is_refused_at_its_row(columns, reader, write, images):
 def test_a_row_of_text(reader, write, images):
     read, row = READERS[reader]
     said = {"images": [], "video": None, "audios": "", "captions": ["a ball"], "image_caption": "a ball", "model": "x"}
-    (record,) = read(write([{**row, **said, "imagination": "much", "source": "chat"}]), images)
+    said |= {"imagination": "much", "source": "chat", "note": "it was saved as ball.png", "meta": {"images": []}}
+    (record,) = read(write([{**row, **said}]), images)
     assert record.image is None
     assert "<image>" not in record.turns[0].text
+
+
+@pytest.mark.parametrize("columns", [{}, {"image": "1.png"}])
+@pytest.mark.parametrize("turn", [{"image": "2.png"}, {"images": ["2.png"]}, {"videos": ["v.mp4"]}], ids=str)
+def test_pictures_of_a_turn(turn, columns, write, images):
+    rows = [{**columns, "conversations": [{**TALK[0], **turn}, TALK[1]]}]
+    with pytest.raises(InputError, match="row 1: found '") as error:
+        read_instructions(write(rows), images)
+    assert "one picture a row" in error.value.expected
 
 
 def test_encoded_pictures_beside_the_one_that_is_read():

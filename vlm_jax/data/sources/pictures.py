@@ -6,9 +6,9 @@ the row would be trained as text, or with half of what its question is about.
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlm_jax.data.rows import Row
 from vlm_jax.errors import InputError
@@ -46,10 +46,22 @@ def picture_name(row: Row, shown: Sequence[str] = (), keys: Sequence[str] = KEYS
     if len(names) > 1:
         raise row.wrong(f"more than one picture, {', '.join(map(repr, names))}", _OFFERED)
     name = next(iter(names), None)
-    for key, value in row.values.items():
-        if key not in keys and value and _is_media(key, value, name):
-            raise row.wrong(f"{key!r} {value!r:.60}", _OFFERED)
+    for key, value in _others(row.values, name, keys):
+        raise row.wrong(f"{key!r} {value!r:.60}", _OFFERED)
     return name
+
+
+def _others(values: Mapping[str, Any], name: str | None, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """What holds something to see or hear beside ``keys``: in columns, in turns, in whatever else is nested."""
+    for key, value in values.items():
+        if key in keys or not value:
+            continue
+        if _is_media(key, value, name) or (keys and name is None and _is_file_name(value)):
+            yield key, value
+        elif not isinstance(value, str):
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, dict):
+                    yield from _others(one, name, ())
 
 
 def _names(row: Row, key: str) -> list[str]:
@@ -58,32 +70,47 @@ def _names(row: Row, key: str) -> list[str]:
         if len(value) > 1:
             raise row.wrong(f"{len(value)} {key}", _OFFERED)
         return [row.filled(one, "an image name") for one in value]
+    if not isinstance(value, str | None):
+        raise row.wrong(f"an image name of type {type(value).__name__}", _OFFERED)
     return [] if value is None else [row.filled(value, "an image name")]
 
 
+class _Key(NamedTuple):
+    """What the name of a column says: whether it speaks of something to see or hear, of other media than pictures, and
+    only of where it comes from and what it measures."""
+
+    speaks: bool
+    other: bool
+    about: bool
+
+
 @functools.lru_cache(1024)
-def _key_words(key: str) -> frozenset[str]:
-    """The words of a column's name: "imageFile", "image-path", "IMG_2"."""
-    return frozenset(word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+\d*", key))
+def _key(name: str) -> _Key:
+    """Of "imageFile", "image-path", "IMG_2"."""
+    words = {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+\d*", name)}
+    other = any(word.startswith(_OTHER_MEDIA) for word in words)
+    pictures = any(word.startswith(_PICTURES) for word in words)
+    speaks = (other or pictures or bool(words & _WORDS)) and not words & _IN_WORDS
+    return _Key(speaks, other, bool(words & _ABOUT))
 
 
 def _is_media(key: str, value: Any, name: str | None) -> bool:
-    """Whether a column beside those that are read holds something to see or hear that is not the picture ``name``.
+    """Whether what stands under a key is something to see or hear that is not the picture ``name``.
 
-    Without a picture every column that speaks of one will do, whatever stands in it, and every file name of one.
+    Without a picture every key that speaks of one will do, whatever stands there.
     """
-    words = _key_words(key)
-    other = any(word.startswith(_OTHER_MEDIA) for word in words)
-    speaks = other or any(word.startswith(_PICTURES) for word in words) or bool(words & _WORDS)
-    if words & _IN_WORDS:
-        return False
-    if name is None:
-        return speaks or (isinstance(value, str) and value.lower().endswith(_ENDINGS))
-    if not speaks or words & _ABOUT:
+    says = _key(key)
+    if not says.speaks or name is None:
+        return says.speaks
+    if says.about:
         return False
     if isinstance(value, str):
-        return Path(value).name != Path(name).name and (other or _names_media(value))
-    return not isinstance(value, bool | int | float) and (other or _holds_media(value))
+        return Path(value).name != Path(name).name and (says.other or _names_media(value))
+    return not isinstance(value, bool | int | float) and (says.other or _holds_media(value))
+
+
+def _is_file_name(value: Any) -> bool:
+    return isinstance(value, str) and value.lower().endswith(_ENDINGS) and not any(map(str.isspace, value))
 
 
 def _names_media(text: str) -> bool:
