@@ -12,7 +12,7 @@ import transformers
 from original_llava import loaded, original_config, original_tensors, write_tower
 from PIL import Image
 from random_llava import CONFIG, llama_config, logits_of, make_batch, our_logits, random_base, torch_llava
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from small_tokenizer import CHATML, LLAMA_2, chatml_tokenizer, llama_2_tokenizer, llama_3_tokenizer
 
 from vlm_jax.checkpoints.convert import convert
@@ -336,13 +336,18 @@ def test_converted_it_keeps_its_prompt(tmp_path):
     convert_command.run(convert_command.Options(tmp_path / "hf", tmp_path / "ours"))
     model = open_model(str(tmp_path / "ours"))
     assert (model.config.template, model.config.eos_token_id, model.config.end_token_ids) == ("chat", 4, (1,))
+    convert_command.run(convert_command.Options(tmp_path / "hf", tmp_path / "by_hand", template="vicuna_v1"))
+    assert open_model(str(tmp_path / "by_hand")).template == TEMPLATES["vicuna_v1"]
     export(tmp_path / "again", "hf", *map_base(tmp_path / "ours"), tmp_path / "ours")
     again = transformers.AutoProcessor.from_pretrained(tmp_path / "again")
     assert again.tokenizer.chat_template == tokenizer.chat_template
     assert read_json(tmp_path / "again/generation_config.json")["eos_token_id"] == [1, 4]
     assert open_model(str(tmp_path / "again")).config.template == "chat"
-    convert_command.run(convert_command.Options(tmp_path / "hf", tmp_path / "by_hand", template="vicuna_v1"))
-    assert open_model(str(tmp_path / "by_hand")).template == TEMPLATES["vicuna_v1"]
+    export(tmp_path / "original", "llava", *map_base(tmp_path / "by_hand"), tmp_path / "hf", vision_tower="clip")
+    (tmp_path / "clip").mkdir()
+    write_json(tmp_path / "clip/config.json", read_json(tmp_path / "hf/config.json")["vision_config"])
+    save_file({"logit_scale": np.ones((), np.float32)}, tmp_path / "clip/model.safetensors")
+    assert open_source(tmp_path / "original", vision=tmp_path / "clip").config.template == "vicuna_v1"
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,26 @@ def test_other_modules_are_refused_by_name(name, plain):
         load_adapter(plain, CONFIG)
 
 
+def test_layers_that_the_adapter_lost(plain):
+    """Zeros would stand for them, and nobody would see."""
+    path = plain / "adapter_model.safetensors"
+    save_file({n: t for n, t in load_file(path).items() if "layers.2." not in n}, path)
+    for target_modules in (["q_proj", "v_proj"], None):
+        config = plain / "adapter_config.json"
+        write_json(config, {**read_json(config), "target_modules": target_modules})
+        with pytest.raises(InputError, match=r"4 missing: .*layers.2.self_attn.q_proj.lora_A.weight \[3, 48\]"):
+            load_adapter(plain, CONFIG)
+    write_json(config, {**read_json(config), "target_modules": ["q_proj", "v_proj"], "layers_to_transform": [0, 1]})
+    assert not load_adapter(plain, CONFIG)["lora"]["attention"]["q"]["a"][2].any()
+
+
+def test_a_scale_that_float32_does_not_hold(plain):
+    path = plain / "adapter_config.json"
+    write_json(path, {**read_json(path), "lora_alpha": 1e38})
+    with pytest.raises(InputError, match="scaled that are NaN or infinite"):
+        load_adapter(plain, dataclasses.replace(CONFIG, lora=dataclasses.replace(CONFIG.lora, alpha=1e-3)))
+
+
 def test_layers_that_the_base_has_not(plain):
     shorter = dataclasses.replace(CONFIG, language=dataclasses.replace(CONFIG.language, layers=2))
     with pytest.raises(InputError, match=r"4 unknown: .*layers.2.self_attn.q_proj.lora_A.weight"):

@@ -173,6 +173,10 @@ def test_what_cannot_be_settled(tmp_path):
     longer = load_tokenizer(write_llama_tokenizer(tmp_path / "y", words=[f"w{i}" for i in range(60)]))
     with pytest.raises(InputError, match=r"y: found 2 words of the tokenizer without a row: 'w58' 61, 'w59' 62; exp"):
         settle(CONFIG, {"config.json": RIGHT}, longer, tmp_path / "y")
+    # The image's place is filled before anybody looks it up.
+    image = dataclasses.replace(CONFIG, image_token_id=61)
+    with pytest.raises(InputError, match=r"found 1 words of the tokenizer without a row: 'w59' 62; exp"):
+        settle(image, {"config.json": RIGHT}, longer, tmp_path / "y")
 
 
 def test_a_tokenizer_that_cannot_be_read_stops_before_the_weights(tmp_path):

@@ -102,7 +102,7 @@ def test_merge_reports_what_it_changed(converted, checkpoint, adapter, tmp_path,
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (np.nan, "values of base_model.model.model.layers.0.mlp.down_proj.lora_A.weight that are NaN or infinite"),
+        (np.nan, "values of base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight that are NaN or infinite"),
         (1e30, "kernel, layer 0 that are NaN or infinite after merging"),
     ],
     ids=["an adapter that diverged", "a sum too large"],

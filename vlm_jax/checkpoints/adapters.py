@@ -163,7 +163,8 @@ def _lora(adapter: Adapter, config: LlavaConfig) -> Params:
         raise InputError(f"r {largest}", f"at most {rank}, the rank that the base was opened for", file=path)
     shapes = _lora_shapes(config)
     whole = slots(PEFT_LORA, shapes)
-    expected = {name: _of_rank(name, slot, adapter) for name, slot in whole.items() if name in adapter.names}
+    held = adapter.names.keys() | adapter.lacking(config.language.layers)
+    expected = {name: _of_rank(name, slot, adapter) for name, slot in whole.items() if name in held}
     stored, dtypes = adapter.file.shapes(), adapter.file.dtypes()
     if trouble := problems(expected, {name: stored[here] for name, here in adapter.names.items()}):
         raise InputError(trouble, "an adapter of this config", file=str(adapter.file.path))
@@ -179,7 +180,9 @@ def _lora(adapter: Adapter, config: LlavaConfig) -> Params:
     for name, slot in expected.items():
         tensor = slot.transform.to_ours(adapter.read(name))
         if slot.path.endswith("/b") and factors[name] != 1:
-            tensor = tensor.astype(np.float64) * factors[name]
+            with np.errstate(over="ignore"):
+                tensor = (tensor.astype(np.float64) * factors[name]).astype(np.float32)
+            finite(f"{adapter.names[name]}, scaled", tensor, adapter.file.path)
         rows, columns = tensor.shape
         tree[slot.path][slot.layer, :rows, :columns] = tensor
     return flax.traverse_util.unflatten_dict(tree, sep="/")
@@ -187,6 +190,8 @@ def _lora(adapter: Adapter, config: LlavaConfig) -> Params:
 
 def _of_rank(name: str, slot: Slot, adapter: Adapter) -> Slot:
     """A is [rank, in] in a file, B [out, rank]."""
+    if name not in adapter.names:
+        return slot
     rank, (rows, columns) = adapter.module_of(name).rank, slot.shape
     return slot._replace(shape=(rank, columns) if slot.path.endswith("/a") else (rows, rank))
 

@@ -205,7 +205,7 @@ PEFT_LORA_RENAMES = (
 
 # A projector that was trained whole beside an adapter: peft's ``modules_to_save``, on whichever class.
 PEFT_PROJECTOR_RENAMES = (
-    (r"\.(modules_to_save|original_module)\.(default\.)?", "."),
+    (r"\.modules_to_save\.(default\.)?", "."),
     (r"^.*multi_modal_projector\.linear_1\.", "model.mm_projector.0."),
     (r"^.*multi_modal_projector\.linear_2\.", "model.mm_projector.2."),
     (r"^.*mm_projector\.", "model.mm_projector."),

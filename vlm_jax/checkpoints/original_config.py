@@ -157,4 +157,6 @@ def original_json(config: LlavaConfig, rows: int, vision_tower: str, dtype: str)
         "mm_use_im_patch_token": config.image_token_id < rows,
         "tune_mm_mlp_adapter": False,
         "image_aspect_ratio": config.aspect,
+        # The original code is told by its command line; here it is read back.
+        "conv_mode": config.template,
     }

@@ -6,7 +6,7 @@ on transformers' LLaVA since 4.52, and on the one before. Ours is the first.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,6 +127,11 @@ class Adapter(NamedTuple):
         layer, projection, _ = _NAME.match(name).groups()
         return self.modules[int(layer), projection]
 
+    def lacking(self, layers: int) -> list[str]:
+        """Our names of what the config adapts in a decoder of so many layers, behind the last one that is there."""
+        lost = _promised(self.raw, self.modules, self.names, layers) - self.modules.keys()
+        return [_lora_name(layer, projection, half) for layer, projection in sorted(lost) for half in "AB"]
+
     def read(self, name: str) -> np.ndarray:
         """A or B, in torch's axes.
 
@@ -207,10 +212,27 @@ def _beside(folder: Path) -> dict[str, tuple[TensorFile | TorchFile, str]]:
         file = open_file(path)
         names = normalised(file.shapes(), PEFT_PROJECTOR_RENAMES)
         if odd := [here for name, here in names.items() if not _is_map(name)]:
-            wanted = f"a projector's alone, or vlm-jax convert BASE ... --projector {path}"
+            road = f"vlm-jax convert BASE ... --projector {path}"
+            wanted = f"a projector's alone; with others it goes with the base ({road}), and the adapter without it"
             raise InputError(f"{len(odd)} other tensors: {', '.join(odd[:6])}", wanted, file=str(path))
         return {name: (file, here) for name, here in names.items()}
     return {}
+
+
+def _promised(
+    raw: Mapping[str, Any], modules: Collection[tuple[int, str]], names: Mapping[str, str], layers: int
+) -> set[tuple[int, str]]:
+    """Projections that the config adapts in a decoder of so many layers; where it names none, those that there are."""
+    # The class' own spelling, for what the config says in its words.
+    spelled = next(iter(names.values())).removeprefix(INNER).partition("layers.")[0]
+    targets = {projection for _, projection in modules}
+
+    def adapted(layer: int, projection: str) -> bool:
+        if raw.get("target_modules"):
+            return selects(raw, f"{spelled}layers.{layer}.{projection}")
+        return projection in targets
+
+    return {(layer, one) for layer in range(layers) for one in PROJECTIONS if adapted(layer, one)}
 
 
 def _check_complete(
@@ -219,20 +241,7 @@ def _check_complete(
     """A and B of every module, and every module that the config selects in the layers that there are."""
     if not modules:
         raise InputError("no tensors", "two for each adapted projection", file=str(file))
-    layers = 1 + max(layer for layer, _ in modules)
-    # The class' own spelling, for what the config says in its words.
-    spelled = next(iter(names.values())).removeprefix(INNER).partition("layers.")[0]
-    targets = {projection for _, projection in modules}
-    wanted = {
-        (layer, projection)
-        for layer in range(layers)
-        for projection in PROJECTIONS
-        if (
-            selects(raw, f"{spelled}layers.{layer}.{projection}")
-            if raw.get("target_modules")
-            else projection in targets
-        )
-    }
+    wanted = _promised(raw, modules, names, 1 + max(layer for layer, _ in modules))
     if stray := sorted(modules.keys() - wanted):
         found = ", ".join(f"layers.{layer}.{projection}" for layer, projection in stray[:6])
         raise InputError(f"{len(stray)} modules that {CONFIG_FILE} does not adapt: {found}", "those", file=str(file))

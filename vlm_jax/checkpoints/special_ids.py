@@ -83,7 +83,7 @@ def settle(
     rows = config.language.vocab_size
     names = {} if tokenizer is None else _names(tokenizer)
     if tokenizer is not None:
-        _refuse_words_beyond(tokenizer, rows, folder)
+        _refuse_words_beyond(tokenizer, config, folder)
     bos = _one("bos", said, names, rows, folder)
     eos = _one("eos", said, names, rows, folder)
     controls = _controls(tokenizer)
@@ -113,10 +113,11 @@ def _controls(tokenizer: Tokenizer | None) -> set[int]:
     return added | set(tokenizer.all_special_ids)
 
 
-def _refuse_words_beyond(tokenizer: Tokenizer, rows: int, folder: Path) -> None:
-    controls = _controls(tokenizer)
+def _refuse_words_beyond(tokenizer: Tokenizer, config: LlavaConfig, folder: Path) -> None:
+    rows, controls = config.language.vocab_size, _controls(tokenizer)
+    beyond = {token: one for token, one in tokenizer.get_vocab().items() if one >= rows}
     # The image's positions are filled before the table is looked at.
-    beyond = {token: one for token, one in tokenizer.get_vocab().items() if one >= rows and token != IMAGE}
+    beyond = {token: one for token, one in beyond.items() if token != IMAGE and one != config.image_token_id}
     if odd := sorted((one, token) for token, one in beyond.items() if one not in controls):
         named = ", ".join(f"{token!r} {one}" for one, token in odd[:_NAMED])
         found = f"{len(odd)} words of the tokenizer without a row: {named}{', ...' if odd[_NAMED:] else ''}"

@@ -59,6 +59,7 @@ def _native(folder: Path) -> Description:
     stored = f"quantised to {info.scheme}" if info.scheme else "not quantised"
     origin = info.source
     remarks = [f"{stored}; from {origin['path']} ({origin['layout']} layout, sha256 {origin['sha256'][:12]}...)"]
+    remarks.append(f"prompts: {info.config.template}")
     parts = _parts(file.shapes(), file.dtypes())
     # Not from the stored shapes: blocks of codes are filled up, scales are no parameters.
     whole = _parts(
@@ -100,7 +101,8 @@ def _torch(folder: Path) -> Description:
     try:
         source = open_source(folder)
         layout = {"hf": "transformers' LLaVA", "llava": "original LLaVA"}[source.layout]
-        remarks = [*source.remarks, *(_without_tokenizer(folder) or ["complete"])]
+        remarks = [*source.remarks, f"prompts: {source.config.template}"]
+        remarks += _without_tokenizer(folder) or ["complete"]
     except InputError as error:
         layout = _guess(raw)
         remarks = [f"not usable as it is: found {error.found}; expected {error.expected}"]

@@ -50,8 +50,10 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.native import CONFIG_FILE
     from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.sources import open_source
+    from vlm_jax.checkpoints.tokenizer_files import tokenizer_files
     from vlm_jax.data.tokenizers import load_tokenizer
     from vlm_jax.errors import InputError
+    from vlm_jax.files import read_json
     from vlm_jax.runs.progress import Meter
 
     if (options.source / CONFIG_FILE).exists():
@@ -63,7 +65,9 @@ def run(options: Options) -> None:
         print(options.target)
         return
     # First of all: hours of converting are lost where nobody can write to the result.
+    read_json(options.source / "config.json")
     folder = options.tokenizer or options.source
+    tokenizer_files(folder)
     tokenizer = load_tokenizer(folder)
     source = open_source(options.source, options.vision, options.projector, options.base, tokenizer, options.template)
     for remark in source.remarks:

@@ -65,6 +65,7 @@ class ChatTemplate(Template):
         trimmed: Roles (``human``, ``gpt``) whose texts lose spaces at both ends.
         end: The control token that closes an answer.
         opening: What stands between the opening of an assistant's turn and its text.
+        adds_begin: Whether the tokenizer puts its begin token in front of every text.
     """
 
     tokenizer: Tokenizer
@@ -73,6 +74,7 @@ class ChatTemplate(Template):
     trimmed: frozenset[str] = frozenset()
     end: str = ""
     opening: str = ""
+    adds_begin: bool = False
 
     # Not by the fields of every template, which are empty here.
     __hash__ = object.__hash__
@@ -180,7 +182,9 @@ def chat_template(tokenizer: Tokenizer, jinja: str) -> ChatTemplate:
     if (end := draft.controls.search(before)) is None:
         raise InputError("a chat template that closes an answer with no control token", "--template with a name")
     trimmed = frozenset(role for role in _ROLES if _trims(draft, role))
-    return dataclasses.replace(draft, trimmed=trimmed, end=end[0], opening=opening)
+    # Now: later on, other threads encode with the tokenizer.
+    begins = tokenizer.bos_token is not None and tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return dataclasses.replace(draft, trimmed=trimmed, end=end[0], opening=opening, adds_begin=begins)
 
 
 def _spans(template: ChatTemplate, text: str, opened: Sequence[int]) -> list[tuple[int, int, bool]]:
@@ -214,8 +218,7 @@ def _pieces(template: ChatTemplate, text: str, turns: Sequence[Turn], answer: bo
 def _begun(template: ChatTemplate, text: str) -> list[Piece]:
     """The begin token, where the tokenizer puts one in front of every text and the template leaves that to it."""
     begin = template.tokenizer.bos_token
-    adds = template.tokenizer("x")["input_ids"][:1] == [template.tokenizer.bos_token_id]
-    return [Piece(begin, False, "control")] if adds and not text.startswith(begin) else []
+    return [Piece(begin, False, "control")] if template.adds_begin and not text.startswith(begin) else []
 
 
 def _said(template: ChatTemplate, turn: Turn) -> str:
