@@ -212,6 +212,28 @@ def test_nothing_that_is_read_is_written_over(options, complaint, tmp_path, caps
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
 
 
+def test_a_broken_picture_is_found_before_the_first_answer(to_ask, tmp_path, monkeypatch, capsys):
+    """Whichever question it belongs to; mended, the same command goes on."""
+    shutil.copytree(to_ask[0].image.parent, tmp_path / "images")
+    names = sorted(path.name for path in (tmp_path / "images").iterdir())
+    rows = [{"question_id": i, "image": name, "text": "a dog?", "label": "no"} for i, name in enumerate(names)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole = (tmp_path / "images" / names[-1]).read_bytes()
+    (tmp_path / "images" / names[-1]).write_bytes(whole[: len(whole) // 2])
+    called = []
+    monkeypatch.setattr(runner, "answer_file", lambda target, *_, **__: called.append(target))
+    command = ["eval", "pope", "--questions", tmp_path / "q.jsonl", "--checkpoint", "tiny"]
+    command = [*map(str, [*command, "--images", tmp_path / "images", "--output", tmp_path / "out.json"])]
+    with pytest.raises(SystemExit):
+        main(command)
+    assert f"{tmp_path / 'images' / names[-1]}: found an image that cannot be decoded" in capsys.readouterr().err
+    assert not called
+    (tmp_path / "images" / names[-1]).write_bytes(whole)
+    with pytest.raises(SystemExit):  # There are no answers to score.
+        main(command)
+    assert called == [tmp_path / "out.answers.jsonl"]
+
+
 def test_answers_belong_to_their_images(to_ask, tmp_path, capsys):
     """Also where an image has changed under its name."""
     shutil.copytree(to_ask[0].image.parent, tmp_path / "images")

@@ -41,6 +41,7 @@ class Training:
         drop_long: Leave rows out whose texts do not fit, and say how many; without, such a row is refused.
         seed: Order of the data, all draws, and the adapter's start.
         preset: Refuse a checkpoint that is not this preset.
+        dtype: Arithmetic; left out, the checkpoint's own.
         mesh: Layout of the devices.
     """
 
@@ -60,6 +61,7 @@ class Training:
     drop_long: bool = False
     seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     preset: str | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
     mesh: MeshOptions = MeshOptions()
 
 
@@ -113,7 +115,7 @@ def open_for_training(options: Training, adapter: Path | None = None) -> "Model"
     """
     from vlm_jax.checkpoints.opening import open_model
 
-    model = open_model(options.checkpoint, options.mesh, options.preset, adapter)
+    model = open_model(options.checkpoint, options.mesh, options.preset, adapter, options.dtype)
     config = dataclasses.replace(model.config, remat=options.remat)
     if isinstance(options, NewAdapter) and options.lora_rank:
         config = dataclasses.replace(config, lora=lora_of(options))

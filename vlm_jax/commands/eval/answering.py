@@ -68,11 +68,27 @@ def answer(options: Answering, target: Path, to_ask: Sequence["ImageQuestion"]) 
             # A run that never answered is not in the way of one with other settings.
             if not answered_already(target):
                 record.unlink(missing_ok=True)
+                _check_pictures(to_ask)
             if not begun.finished():
                 begun.claim()
                 _answer_file(options, target, to_ask)
         finally:
             lock.unlink(missing_ok=True)
+
+
+def _check_pictures(to_ask: Sequence["ImageQuestion"]) -> None:
+    """Before the first answer: answers belong to their images, so that mending one later would strand them all.
+
+    Raises:
+        InputError: One cannot be decoded.
+    """
+    from vlm_jax.data.checks import check_images
+    from vlm_jax.data.sources import Prompt
+    from vlm_jax.runs.progress import Meter
+
+    records = [Prompt(id=ask.id, image=ask.image, turns=()) for ask in to_ask]
+    with Meter("pictures", len({ask.image for ask in to_ask} - {None})) as meter:
+        check_images(records, meter.update)
 
 
 def _answer_file(options: Answering, target: Path, to_ask: Sequence["ImageQuestion"]) -> None:
