@@ -43,6 +43,8 @@ class Generation:
         mask: True on sampled ids, the end token included.
         lengths: Number of True in ``mask``.
         ended: True where the end token was drawn before the limit.
+        finite: False where a token came from what is no distribution: logits with NaN or infinity among them. What
+            such a row says means nothing.
     """
 
     tokens: Int32[Array, "b r"]
@@ -50,6 +52,7 @@ class Generation:
     mask: Bool[Array, "b r"]
     lengths: Int32[Array, " b"]
     ended: Bool[Array, " b"]
+    finite: Bool[Array, " b"]
 
 
 @flax.struct.dataclass

@@ -114,6 +114,7 @@ def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
     import tyro
 
     from vlm_jax.errors import PLACE_ERRORS, DivergedError, InputError, TerminatedError
+    from vlm_jax.ranges import check_ranges
 
     module = importlib.import_module(f"vlm_jax.commands.{module_name}")
     options = tyro.cli(
@@ -125,6 +126,7 @@ def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
         config=(tyro.conf.DisallowNone,),
     )
     try:
+        check_ranges(options)
         module.run(options)
     except (InputError, DivergedError) as error:
         _stop(f"vlm-jax {verb}: {error}")

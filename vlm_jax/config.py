@@ -13,6 +13,24 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # How an image becomes a square: see ``data.images.prepare``.
 Aspect = Literal["pad", "square"]
+# Ways to write out a conversation; ``chat`` is the tokenizer's own template.
+TemplateName = Literal["vicuna_v1", "llava_v1", "plain", "llava_llama_2", "mistral_instruct", "chatml_direct", "chat"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are stretched for texts longer than those of the first training.
+
+    ``linear`` divides them by ``factor``; ``dynamic`` raises their base with the length of a text that is longer than
+    ``max_positions``; ``llama3`` divides the slow ones, leaves the fast ones, and blends between
+    ``original_positions / high`` and ``original_positions / low`` positions a turn.
+    """
+
+    kind: Literal["linear", "dynamic", "llama3"]
+    factor: float
+    low: float = 1.0
+    high: float = 4.0
+    original_positions: int = 8192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +92,7 @@ class LanguageConfig:
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
     max_positions: int = 4096
+    rope_scaling: RopeScaling | None = None
 
     @property
     def head_width(self) -> int:
@@ -110,10 +129,12 @@ class LlavaConfig:
     pad_token_id: int = 0
     bos_token_id: int = 1
     eos_token_id: int = 2
+    # Further ids at which an answer ends; training teaches the one above.
+    end_token_ids: tuple[int, ...] = ()
     # Arithmetic type of activations; weights keep the type they are stored in.
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    # How conversations were written out when the weights were trained; a key of ``data.conversation.TEMPLATES``.
-    template: Literal["vicuna_v1", "llava_v1", "plain"] = "vicuna_v1"
+    # How conversations were written out when the weights were trained: see ``data.chat_template.template_named``.
+    template: TemplateName = "vicuna_v1"
     # How images were made square when the weights were trained.
     aspect: Aspect = "pad"
     # What a backward pass keeps of each decoder block: everything, the matrix products, or the block input alone.

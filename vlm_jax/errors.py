@@ -53,6 +53,16 @@ class InputError(Exception):
         return InputError(found, self.expected, file=file, row=row)
 
 
+class TooLongError(InputError):
+    """A text that does not fit the positions which a run gives it."""
+
+    def at(self, file: str, row: int | None = None) -> "TooLongError":
+        return TooLongError(self.found, self.expected, file=file, row=row)
+
+    def __reduce__(self):
+        return functools.partial(TooLongError, file=self.file, row=self.row), (self.found, self.expected)
+
+
 def require_positive(options: object, *names: str) -> None:
     """Raises an :class:`InputError` that names every one of these attributes which is a number not above 0."""
     values = {name: getattr(options, name) for name in names}

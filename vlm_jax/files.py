@@ -20,6 +20,35 @@ except ImportError:
     # Not on Windows.
     fcntl = None
 
+# How the pointer files of Git LFS begin, and those of its first releases.
+_POINTERS = (b"version https://git-lfs", b"version https://hawser")
+
+
+def below(folder: Path, name: str | Path, *, allow_outside: bool = False) -> Path:
+    """``folder / name``, for a name that stands in a file and may have been written by anybody: it must lie below the
+    folder after all links are followed (the folder itself may be one). Whether there is such a file is not asked.
+
+    Args:
+        folder: What the name is relative to.
+        name: As it stands in the file.
+        allow_outside: Whether any place will do.
+
+    Raises:
+        InputError: It lies elsewhere, or is no name.
+    """
+    path = folder / name
+    if not allow_outside:
+        try:
+            # By hand, since a file of rows asks a million times.
+            inside = os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), ""))
+        except ValueError:
+            # A zero byte.
+            raise InputError(f"the name {str(name)!r}", "the name of a file") from None
+        if not inside:
+            found = f"{str(name)!r}, which does not lie below {folder} once links are followed"
+            raise InputError(found, "a name below it, or --allow-outside")
+    return path
+
 
 def refuse_existing(path: Path) -> None:
     """Raises:
@@ -137,12 +166,26 @@ def read_lines(path: str | Path) -> Iterator[str]:
             done += len(line)
 
 
+def refuse_pointer(path: Path) -> None:
+    """Look at a file's first bytes before somebody reads it as what its name says.
+
+    Raises:
+        InputError: It cannot be opened, or is what Git LFS puts in a large file's place until that is fetched.
+    """
+    with _readable(path), path.open("rb") as file:
+        start = file.read(max(map(len, _POINTERS)))
+    if start.startswith(_POINTERS):
+        raise InputError("a Git LFS pointer in the file's place", "the file itself (git lfs pull)", file=str(path))
+
+
 @contextlib.contextmanager
 def _readable(path: str | Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
         raise InputError("no such file", "a file", file=str(path)) from None
+    except PermissionError:
+        raise InputError("a file that is not permitted to be read", "the right to read it", file=str(path)) from None
     except OSError as error:
         raise InputError(f"a file that cannot be read ({error.strerror})", "a file", file=str(path)) from None
 
@@ -188,6 +231,7 @@ def read_json(path: str | Path, unique: bool = False) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_unique if unique else None)
     except json.JSONDecodeError as error:
+        refuse_pointer(Path(path))
         found = f"malformed JSON at line {error.lineno}, column {error.colno} ({error.msg})"
         raise InputError(found, "a JSON object", file=file) from None
     except InputError as error:

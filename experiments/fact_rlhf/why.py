@@ -44,7 +44,7 @@ def explain(options: demo.Options) -> dict:
 
 def true_pairs(asked: reward.Options, scenes: dict[str, Scene]) -> list[Preference]:
     """The held-out pairs whose answers name different numbers of absent kinds, the truer one chosen."""
-    _, pairs = reward.read_pairs(asked)
+    _, pairs = reward.split_pairs(asked, reward.read_pairs(asked))
     return [true for record in pairs if (true := by_truth(record, scenes[Path(record.image).stem]))]
 
 

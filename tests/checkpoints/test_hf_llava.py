@@ -157,7 +157,7 @@ def test_missing_and_truncated_files_are_named(name, tmp_path):
         ("", "image_token_index", -5),
         ("", "image_token_index", None),
         ("", "image_token_index", "60"),
-        ("", "eos_token_id", [2, 3]),
+        ("", "eos_token_id", [2, "3"]),
         ("", "pad_token_id", "0"),
         ("text_config", "rope_parameters", "x"),
         ("text_config", "rope_parameters", {"rope_type": "default", "rope_theta": None}),

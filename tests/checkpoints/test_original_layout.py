@@ -214,7 +214,8 @@ def test_numbers_that_are_none(key, value, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("eos_token_id", [2, 3]), ("rope_theta", None), ("rope_theta", "x"), ("rope_scaling", "linear")]
+    ("key", "value"),
+    [("eos_token_id", [2, None]), ("rope_theta", None), ("rope_theta", "x"), ("rope_scaling", "linear")],
 )
 def test_an_original_config_that_is_not_computed(key, value, tmp_path):
     original_with_ends(tmp_path, torch_llava(CONFIG))

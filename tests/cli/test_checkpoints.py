@@ -99,7 +99,14 @@ def test_merge_reports_what_it_changed(converted, checkpoint, adapter, tmp_path,
     assert not (tmp_path / "no").exists()
 
 
-@pytest.mark.parametrize(("value", "reason"), [(np.nan, "an adapter that diverged"), (1e30, "a sum too large")])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (np.nan, "values of base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight that are NaN or infinite"),
+        (1e30, "kernel, layer 0 that are NaN or infinite after merging"),
+    ],
+    ids=["an adapter that diverged", "a sum too large"],
+)
 def test_what_is_not_finite_is_not_merged(value, reason, checkpoint, tmp_path, capsys):
     config = PRESETS["scenes-tiny"]
     shapes = jax.eval_shape(lambda: init_lora(config, jax.random.key(0)))
@@ -108,22 +115,24 @@ def test_what_is_not_finite_is_not_merged(value, reason, checkpoint, tmp_path, c
     with pytest.raises(SystemExit):
         run("merge", checkpoint, tmp_path / "broken", tmp_path / "merged")
     out, err = capsys.readouterr()
-    assert "kernel, layer 0 that are NaN or infinite after merging" in err
+    assert reason in err
     assert "%" not in out
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 
-def test_a_broken_adapter_is_converted_with_a_warning(adapter, tmp_path, capsys):
+def test_a_broken_adapter_is_not_converted(adapter, tmp_path, capsys):
     export_adapter(adapter, tmp_path / "broken", "hf")
     file = tmp_path / "broken/adapter_model.safetensors"
     tensors = load_file(file)
     name = sorted(tensors)[0]
     tensors[name][0, :3] = np.nan
     save_file(tensors, file)
-    run("convert", tmp_path / "broken", tmp_path / "ours")
-    out = capsys.readouterr().out
-    assert out.count("warning") == 1
-    assert "warning: 3 values of base_model.model.model.layers.0." in out
+    with pytest.raises(SystemExit):
+        run("convert", tmp_path / "broken", tmp_path / "ours")
+    assert (
+        f"{file}: found 3 of {tensors[name].size} values of {name} that are NaN or infinite" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "ours").exists()
 
 
 def test_rows_that_are_left_out_are_told(checkpoint, tmp_path, capsys):

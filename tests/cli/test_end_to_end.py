@@ -3,9 +3,13 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
+import vlm_jax
 from vlm_jax.cli import main
+from vlm_jax.data.evaluation_turn import SHORT
+from vlm_jax.data.sources import read_captions
 from vlm_jax.runs.log import read_metrics
 
 
@@ -43,6 +47,16 @@ def test_the_reward_run_leaves_an_adapter_and_its_accuracy(runs):
     assert results["held_out_accuracy"] * 5 == pytest.approx(round(results["held_out_accuracy"] * 5))
     names = {path.name for path in (runs / "reward" / "adapter").iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "reward_head.safetensors"} <= names
+
+
+def test_a_script_reads_what_the_reward_run_read(runs, checkpoint, world):
+    reward = vlm_jax.load(checkpoint, adapter=runs / "reward" / "adapter")
+    assert (reward.view.facts, reward.view.resolution, reward.view.prompt) == (True, None, SHORT)
+    image, facts = next(iter(read_captions(world / "image_to_caption.json").items()))
+    rows = (world / "images" / image, "What is in the picture?", ["There is a ball.", "There is a kite."])
+    scores = reward.scores(*rows, [facts] * 2)
+    assert np.isfinite(scores).all()
+    assert scores[0] != scores[1]
 
 
 def test_the_ppo_run_logs_every_step(runs):

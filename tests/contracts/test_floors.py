@@ -14,7 +14,7 @@ PACKAGE = Path(vlm_jax.__file__).parent
 
 # From the ground up. Rooms of one floor may read each other.
 FLOORS = (
-    ("config", "arrays", "errors", "randomness", "versions"),
+    ("config", "arrays", "errors", "randomness", "ranges", "versions"),
     ("files", "records", "recipes", "parallel"),
     ("models", "scenes"),
     ("data",),
@@ -23,7 +23,7 @@ FLOORS = (
     ("interpret", "train"),
     ("runs",),
     ("evals",),
-    ("report",),
+    ("report", "scripting"),
     ("commands",),
     ("cli",),
 )
@@ -63,7 +63,9 @@ def modules() -> dict[str, Path]:
 def test_every_room_has_a_floor():
     rooms = {room_of(name) for name in modules()}
     assert rooms == set(FLOOR_OF)
-    assert not imports(PACKAGE / "__init__.py")
+    # The package's own file offers names of upper floors, and looks them up when they are asked for.
+    offered = {f"{module}.{name}" for name, module in vlm_jax._MODULES.items()}
+    assert {target for _, target in imports(PACKAGE / "__init__.py")} <= offered
 
 
 @pytest.mark.parametrize("room", FLOOR_OF)

@@ -42,10 +42,12 @@ def test_rendering_is_the_published_one():
 
 
 @pytest.mark.parametrize("text", ["<image>\nhi", "hi\n<image>", "hi<image>", "<image> hi "])
-def test_the_image_goes_to_the_front_of_the_first_human_turn(text):
+def test_the_image_goes_to_the_front_of_its_turn(text):
     assert place_image([Turn("human", text), Turn("gpt", "x")])[0].text == "<image>\nhi"
     later = place_image([Turn("human", "hi"), Turn("gpt", "x"), Turn("human", "see <image>")])
-    assert [turn.text for turn in later] == ["<image>\nhi", "x", "see"]
+    assert [turn.text for turn in later] == ["hi", "x", "<image>\nsee"]
+    said = place_image([Turn("human", "hi"), Turn("gpt", "write <image>")])
+    assert [turn.text for turn in said] == ["hi", "write <image>"]
 
 
 def test_masks_by_hand(tokenizer, config):

@@ -84,6 +84,8 @@ CONVERSATIONS = [
         Turn("human", "how many?"),
         Turn("gpt", "two  boats"),
     ],
+    # The picture in a later turn stays there.
+    [Turn("human", "hi"), Turn("gpt", "Yes."), Turn("human", "how many?\n<image>"), Turn("gpt", "two")],
     [Turn("human", "no image: é 漢 \n x"), Turn("gpt", "Yes.")],
 ]
 

@@ -293,3 +293,38 @@ def test_evaluation_visits_every_record_once(prompts, tokenizer, config):
         seen += got.index[got.row_mask].tolist()
     assert sorted(seen) == list(range(10))
     assert sum(not all(got.row_mask) for got in batches) >= 1
+
+
+@pytest.mark.parametrize("name", [*NAMES, "asked"])
+@pytest.mark.parametrize(
+    ("text", "number", "found"),
+    [("<image>\nhi", 0, "1 questions with <image> and no"), ("hi", 1, "0 questions with <image> and one")],
+)
+def test_a_marker_and_an_image_come_together(
+    name, text, number, found, instructions, preferences, prompts, tokenizer, config
+):
+    """Where records were made in memory too: nobody looks at a black square, or at a picture that no question shows."""
+
+    def changed(records):
+        record = records[number]
+        return [dataclasses.replace(record, turns=(Turn("human", text), *record.turns[1:]))]
+
+    made = {
+        "instructions": lambda: instruction_batches(changed(instructions), tokenizer, config, PLAIN, 1, LENGTH, 0),
+        "preferences": lambda: preference_batches(changed(preferences), tokenizer, config, PLAIN, 1, LENGTH, SHORT, 0),
+        "prompts": lambda: prompt_batches(changed(prompts), tokenizer, config, PLAIN, 1, 40, 90, SHORT, 0),
+        "asked": lambda: image_prompts(changed(prompts), tokenizer, config, PLAIN, 1, [LENGTH]),
+    }[name]()
+    with pytest.raises(InputError, match=rf"made.json, row {number + 1}: found {found} image"):
+        next(iter(made))
+
+
+def test_an_image_in_a_later_turn_is_seen_there(images, tokenizer, config):
+    turns = (Turn("human", "hi"), Turn("gpt", "a dog"), Turn("human", "what is it? <image>"), Turn("gpt", "a cat"))
+    record = Instruction(id="1", image=images / "1.png", turns=turns)
+    batch = next(iter(instruction_batches([record], tokenizer, config, PLAIN, 1, LENGTH, 0)))
+    start = int(np.flatnonzero(batch.image_mask[0])[0])
+    before, behind = (tokenizer.decode(ids) for ids in (batch.tokens[0, 1:start], batch.tokens[0, start + 4 :]))
+    assert before.rstrip() == "USER: hi ASSISTANT: a dog</s> USER:"
+    assert behind.lstrip().startswith("what is it? ASSISTANT: a cat</s>")
+    assert batch.image_mask[0].sum() == 4

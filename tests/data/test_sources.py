@@ -52,14 +52,17 @@ def test_a_missing_marker_is_supplied(write, images):
 
 
 BAD_ROWS = {
-    "no conversations": (good(conversations=...), "no 'conversations' among the keys"),
+    "no conversations": (
+        good(conversations=...),
+        "found the keys ['id', 'image']; expected a conversation under 'conversations' or 'messages'",
+    ),
     "conversations not a list": (
         good(conversations="hi"),
-        "conversations of type str; expected a list of turns",
+        "conversations of type str; expected conversations as a list of turns",
     ),
     "no turns": (good(conversations=[]), "without a human turn"),
     "turn not an object": (good(conversations=["hi"]), "found a turn 'hi'"),
-    "unknown role": (good(conversations=[{"from": "system", "value": "x"}]), "a turn from 'system'"),
+    "unknown role": (good(conversations=[{"from": "tool", "value": "x"}]), "a turn from 'tool'"),
     "roles": (good(conversations=turns("a", "b") + turns("c", "d")[1:]), "two 'gpt' turns in a row"),
     "ends with a question": (good(conversations=turns("a", "b", "c")), "end with a question"),
     "empty answer": (good(conversations=turns("<image>", " \n")), "an answer without text"),
@@ -70,7 +73,7 @@ BAD_ROWS = {
     "two markers": (good(conversations=turns("<image><image>", "x")), "2 <image> markers"),
     "marker without image": (good(image=...), "1 <image> markers and no image"),
     "missing image": (good(image="gone.png"), "gone.png; expected an existing file"),
-    "image not text": (good(image=["1.png"]), "an image name of type list"),
+    "image not text": (good(image={"path": "1.png"}), "an image name of type dict"),
     "surrogate": (good(conversations=turns("a", "\ud800")), "lone surrogate"),
     "not an object": ("hi", "a row of type str"),
 }

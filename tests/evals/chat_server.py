@@ -23,8 +23,8 @@ def completion(text="Rating: 5", **changes):
 
 class ChatServer:
     """Answers request ``number`` (from 0) with ``script(number, body)``: a completion, bytes, or a dictionary with
-    ``status``, ``headers``, ``body``, ``delay`` (seconds) or ``reset``. What came in stands in ``bodies``, ``headers``
-    and ``times``; ``most`` requests were there at one time.
+    ``status``, ``headers``, ``body``, ``delay`` (seconds), ``drip`` (seconds a byte of the body) or ``reset``. What
+    came in stands in ``bodies``, ``headers`` and ``times``; ``most`` requests were there at one time.
     """
 
     def __init__(self, script):
@@ -89,4 +89,10 @@ class ChatServer:
                 handler.send_header(name, value)
             handler.send_header("Content-Length", str(len(content)))
             handler.end_headers()
-            handler.wfile.write(content)
+            if pause := said.get("drip"):
+                for byte in content:
+                    handler.wfile.write(bytes([byte]))
+                    handler.wfile.flush()
+                    time.sleep(pause)
+            else:
+                handler.wfile.write(content)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vlm_jax.cli import main
 from vlm_jax.errors import InputError
-from vlm_jax.evals.answering.answer_files import answers_to, read_answers
+from vlm_jax.evals.answering.answer_files import Pairing, answers_to, read_answers
 from vlm_jax.evals.chair import scorer as chair
 from vlm_jax.evals.chair.coco_objects import read_names
 from vlm_jax.evals.pope import scorer as pope
@@ -60,6 +61,7 @@ def test_captions_by_image_as_chairs_script_reads_them(tmp_path):
     for content, complaint in (
         ('{"imgToEval": {"7": "A dog."}}', "row 1: found imgToEval of 7 of type str"),
         ('{"imgToEval": []}', "found imgToEval of type list"),
+        ('{"imgToEval": {}}', "found no rows in imgToEval"),
         ('{"imgToEval": {}}\n{"image_id": 9, "caption": "A cat."}', "malformed JSON at line 2"),
         ('{"imgToEval": {"7": {"image_id": 7, "caption": "x"}, "7": {}}}', "the key '7' for the second time"),
         ('{"overall": {}, "images": []}', "found imgToEval of type NoneType"),
@@ -69,13 +71,70 @@ def test_captions_by_image_as_chairs_script_reads_them(tmp_path):
             read_answers(path)
 
 
+CAPTIONS = {"7", "9", "12"}
+
+
+def paired(tmp_path, row, pairing):
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps(row))
+    (identity,) = read_answers(path, pairing)
+    return identity
+
+
+def test_each_benchmark_goes_by_its_own_id(tmp_path):
+    row = {"question_id": 0, "image_id": 7, "caption": "A dog."}
+    assert paired(tmp_path, row, Pairing(("image_id",), CAPTIONS)) == "7"
+    assert paired(tmp_path, row, Pairing(("question_id",), {"0", "1"})) == "0"
+    # An id of another kind names no question, however it is written.
+    assert paired(tmp_path, {**row, "id": None, "index": [1]}, Pairing(("image_id",), CAPTIONS)) == "7"
+    # Two that agree are one, and the only one there counts.
+    assert paired(tmp_path, {**row, "question_id": "7"}, Pairing(("image_id",), CAPTIONS)) == "7"
+    assert paired(tmp_path, {"id": "9", "caption": "A cat."}, Pairing(("image_id",), CAPTIONS)) == "9"
+
+
+@pytest.mark.parametrize(
+    ("row", "key", "other"),
+    [
+        ({"image_id": 7, "question_id": 9, "caption": "A dog."}, "image_id", "question_id"),
+        ({"id": "12", "image_id": 9, "caption": "A dog."}, "image_id", "id"),
+        # Its own names nothing, another one does: that is not what was meant either, for all we know.
+        ({"image_id": 1, "index": 12, "caption": "A dog."}, "image_id", "index"),
+    ],
+)
+def test_ids_that_disagree_are_refused_until_one_is_chosen(row, key, other, tmp_path):
+    complaint = f"row 1: found {key} {row[key]} and {other} {row[other]}.*--id-key {key} or --id-key {other}"
+    with pytest.raises(InputError, match=complaint):
+        paired(tmp_path, row, Pairing(("image_id",), CAPTIONS))
+    for chosen in (key, other):
+        assert paired(tmp_path, row, Pairing(("image_id",), CAPTIONS, chosen)) == str(row[chosen])
+    with pytest.raises(InputError, match="expected an id under one of name"):
+        paired(tmp_path, row, Pairing(("image_id",), CAPTIONS, "name"))
+
+
+def test_the_commands_key_of_ids(tmp_path, capsys):
+    """CHAIR's own is the image's, whatever number its line has."""
+    objects, answers, out = (tmp_path / name for name in ("objects.json", "answers.jsonl", "out.json"))
+    objects.write_text(json.dumps({"1": ["dog"], "2": ["cat"], "77": ["bus"]}))
+    rows = [{"question_id": i, "image_id": image, "text": "A dog."} for i, image in ((0, 77), (5, 1), (3, 2))]
+    command = ["eval", "chair", f"--objects={objects}", f"--answers={answers}", f"--output={out}"]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    main(command)
+    assert json.loads(out.read_text())["metrics"]["hallucinated"] == 2
+    answers.write_text("".join(json.dumps({**row, "question_id": 2}) + "\n" for row in rows))
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "row 1: found image_id 77 and question_id 2, which is a question's too" in capsys.readouterr().err
+    main([*command, "--id-key", "image_id"])
+    assert json.loads(out.read_text())["metrics"]["hallucinated"] == 2
+
+
 def test_answers_without_ids_stand_in_the_questions_order(tmp_path):
     path, questions = tmp_path / "answers.json", {"a": "Is there a dog?", "b": "Is there a cat?"}
     rows = [{"question": text, "answer": said} for text, said in zip(questions.values(), ("Yes", "No"), strict=True)]
 
     def read(rows):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return answers_to(list(questions), read_answers(path, list(questions)), path, questions)
+        return answers_to(list(questions), read_answers(path, ids=list(questions)), path, questions)
 
     assert read(rows) == ["Yes", "No"]
     for odd, complaint in (

@@ -106,10 +106,10 @@ def write(path, content):
     return path
 
 
-def score(name, answers, folder):
+def score(name, answers, folder, *more):
     """The exit code of scoring a file of these bytes."""
     files, options = BENCHMARKS[name]
-    command = ["eval", name, "--output", folder / "out.json", *options, "--answers", folder / "answers.jsonl"]
+    command = ["eval", name, "--output", folder / "out.json", *options, *more, "--answers", folder / "answers.jsonl"]
     for number, (option, content) in enumerate(files.items()):
         suffix = {str: "tsv" if name == "mmbench" else "txt"}.get(type(content), "json")
         command += [option, write(folder / f"{number}.{suffix}", content)]
@@ -138,7 +138,7 @@ def test_any_two_answers(name, tmp_path):
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.text(max_size=40) | st.sampled_from(["Yes", "No.", "A", "a dog", ""]), min_size=2, max_size=2))
     def check(texts):
-        assert score(name, lines(rows_of(name, texts)), tmp_path) == 0
+        assert score(name, lines(rows_of(name, texts)), tmp_path, "--allow-empty") == 0
         result = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
         samples = (tmp_path / "out.samples.jsonl").read_text(encoding="utf-8").split("\n")
         assert result["n"] == 2 == len(samples) - 1
@@ -178,3 +178,25 @@ def test_files_that_cannot_be_scored(name, damage, tmp_path, capsys):
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_byte_order_marks_and_carriage_returns(name, tmp_path):
     assert score(name, b"\xef\xbb\xbf" + lines(rows_of(name, ["Yes", "No"])).replace(b"\n", b"\r\n"), tmp_path) == 0
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("silence", ["", " \n"])
+def test_a_model_that_says_nothing_has_no_score(name, silence, tmp_path, capsys):
+    """To CHAIR's rule it hallucinates nothing, to POPE's it says yes."""
+    content = lines(rows_of(name, [silence, silence]))
+    assert score(name, content, tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("found 2 answers, all of them empty; expected answers, or --allow-empty")
+    assert not (tmp_path / "out.json").exists()
+    assert score(name, content, tmp_path, "--allow-empty") == 0
+    result = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert result["remarks"][0].startswith("2 OF 2 ANSWERS ARE EMPTY")
+    assert "Note: 2 OF 2 ANSWERS ARE EMPTY" in capsys.readouterr().out.splitlines()[1]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_one_empty_answer_is_told(name, tmp_path):
+    assert score(name, lines(rows_of(name, ["Yes", ""])), tmp_path) == 0
+    result = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert "1 of 2 answers are empty" in result["remarks"]

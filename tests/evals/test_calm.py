@@ -298,7 +298,7 @@ def judged(pairs, *arguments):
     main(["eval", "judge-bias", *pairs, "--judge-model", "any", "--judge-concurrency", "1", *arguments])
 
 
-def test_a_judge_behind_a_url(pairs, tmp_path):
+def test_a_judge_behind_a_url(pairs, tmp_path, capsys):
     """The second time is asked anew, though judgements are kept; the same command then asks nobody."""
     pytest.importorskip("openai")
     out = tmp_path / "out.json"
@@ -307,7 +307,7 @@ def test_a_judge_behind_a_url(pairs, tmp_path):
     with ChatServer(lambda number, body: completion(f"Verdict: {said[number]}")) as server:
         arguments = ["--judge", server.url, "--biases", "position", "--output", str(out)]
         judged(pairs, *arguments)
-        first = json.loads(out.read_text())
+        first, printed = json.loads(out.read_text()), capsys.readouterr().out
         judged(pairs, *arguments)
         assert len(server.bodies) == 6
     assert first["metrics"] == {"cr": 0.5, "accuracy": 1.0, "rr_position": 1.0, "accuracy_position": 1.0}
@@ -316,6 +316,11 @@ def test_a_judge_behind_a_url(pairs, tmp_path):
     assert {"versions", "judge", "intervals"} <= first.keys()
     assert first["judge"]["judgements"] == 6
     assert first["baselines"]["the longer answer"]["rr_position"] == 1
+    # Each figure once: what stands in a bias's row is no line of its own.
+    assert first["tables"]["bias"]["position"]["RR of the longer answer"] == 1
+    assert "rr_position" not in printed
+    assert "RR of the longer answer" in printed
+    assert sum(line.startswith(("cr ", "accuracy ")) for line in printed.splitlines()) == 2
     rows = [json.loads(line) for line in out.with_suffix(".samples.jsonl").read_text().splitlines()]
     assert rows[0]["verdicts"] == {"clean": "first", "again": "second", "position": "first"}
     # Replayed, the second time is the first.
@@ -325,15 +330,17 @@ def test_a_judge_behind_a_url(pairs, tmp_path):
     assert json.loads((tmp_path / "replayed.json").read_text())["metrics"] == {**first["metrics"], "cr": 1.0}
 
 
-def test_a_checkpoint_as_the_judge(pairs, tmp_path):
-    """The tiny one has never seen such a prompt: nothing can be read, and that is counted."""
+def test_a_checkpoint_as_the_judge(pairs, tmp_path, capsys):
+    """The tiny one has never seen such a prompt: nothing can be read, and there is no figure of nothing."""
     out = tmp_path / "out.json"
     judge = ["--judge", "checkpoint:tiny", "--judge-max-tokens", "2", "--judge-batch-size", "2"]
-    main(["eval", "judge-bias", *pairs, *judge, "--biases", "position", "--output", str(out)])
-    result = json.loads(out.read_text())
-    assert result["unparsed"] == 6
-    assert result["metrics"] == {}
-    assert result["remarks"][-1] == "CR is 1 by construction: this judge repeats itself"
+    with pytest.raises(SystemExit) as stopped:
+        main(["eval", "judge-bias", *pairs, *judge, "--biases", "position", "--output", str(out)])
+    assert stopped.value.code == 2
+    assert "found no verdict that can be read, of any pair" in capsys.readouterr().err
+    assert not out.exists()
+    kept = out.with_suffix(".judgements") / "judgements.jsonl"
+    assert len({json.loads(line)["key"] for line in kept.read_text().splitlines()}) == 4
 
 
 @pytest.mark.parametrize(
@@ -344,7 +351,7 @@ def test_a_checkpoint_as_the_judge(pairs, tmp_path):
         (["--judge", "http://x", "--against", "y"], "--against with a judge"),
         (["--reward", "y"], "--reward without --checkpoint"),
         (["--judge", "http://x", "--biases", "ungrounded_detail"], "without --objects"),
-        (["--judge", "http://x", "--limit", "0"], "limit 0"),
+        (["--judge", "http://x", "--limit", "0"], "--limit 0"),
     ],
 )
 def test_options_that_do_not_go_together(arguments, said, pairs, tmp_path, capsys):

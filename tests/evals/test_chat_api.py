@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from email.utils import formatdate
 
 import pytest
 from chat_server import ChatServer, completion
@@ -127,13 +128,15 @@ def test_the_server_says_when_to_come_again():
     assert 0.99 < server.times[1] - server.times[0] < 3
 
 
-def test_back_off_grows():
+def test_back_off_grows(monkeypatch):
+    monkeypatch.setattr(chat_api, "_FIRST_PAUSE", 0.4)
+
     def script(number, body):
         return {"status": 500, "body": {}} if number < 2 else completion()
 
     _, server = judged(script)
     first, second = (after - before for before, after in zip(server.times, server.times[1:], strict=False))
-    assert 0.3 < first < second
+    assert 0.3 <= first < second
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
@@ -186,8 +189,71 @@ def test_a_request_that_takes_too_long():
     assert judgement.text == "Rating: 5"
     assert len(server.bodies) > 1
     message, server = refused(lambda number, body: {"delay": 0.5}, timeout=0.1, retries=0)
-    assert "found no reply within 0.1 s from the judge" in message
+    assert "found no whole reply within 0.1 s from the judge" in message
     assert len(server.bodies) == 1
+
+
+def test_a_server_that_drips():
+    """Every byte comes in time, and the reply never."""
+    start = time.monotonic()
+    message, server = refused(lambda number, body: {"drip": 0.05}, timeout=0.3, retries=1)
+    assert time.monotonic() - start < 5
+    assert "found no whole reply within 0.3 s from the judge" in message
+    assert len(server.bodies) == 2
+    (judgement,), _ = judged(lambda number, body: {"drip": 0.05} if number == 0 else completion(), timeout=0.3)
+    assert judgement.text == "Rating: 5"
+    # A slow one has its time.
+    (judgement,), server = judged(lambda number, body: {"drip": 0.001}, timeout=5.0)
+    assert (judgement.text, len(server.bodies)) == ("Rating: 5", 1)
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><html>Welcome</html>", b"\n\xef\xbb\xbf <html></html>"])
+def test_html_is_named_as_such(page):
+    message, server = refused(lambda number, body: page, retries=1)
+    assert f"found HTML from the judge judge at {server.url}" in message
+    assert "is the URL the API's base" in message
+    assert len(server.bodies) == 2
+    for status, bodies in ((405, 1), (404, 1), (502, 2)):
+        message, server = refused(
+            lambda number, body, status=status: {"status": status, "headers": QUICK, "body": page}, retries=1
+        )
+        assert f"found HTTP {status} (HTML) from the judge" in message
+        assert ("base" in message) == (status < 500)
+        assert len(server.bodies) == bodies
+
+
+def test_a_server_that_says_whether_to_come_again():
+    """A quota that is used up is no rush hour."""
+    message, server = refused(lambda number, body: {"status": 429, "headers": {"X-Should-Retry": "false"}, "body": {}})
+    assert "HTTP 429" in message
+    assert len(server.bodies) == 1
+
+
+def test_the_server_names_a_date():
+    def script(number, body):
+        date = formatdate(time.time() + 2, usegmt=True)
+        return {"status": 429, "headers": {"Retry-After": date}, "body": {}} if number == 0 else completion()
+
+    _, server = judged(script)
+    # Dates are whole seconds.
+    assert 0.9 < server.times[1] - server.times[0] < 5
+
+
+def test_a_pause_that_nobody_would_make():
+    def script(number, body):
+        return {"status": 503, "headers": {"Retry-After": "86400"}, "body": {}} if number == 0 else completion()
+
+    start = time.monotonic()
+    judged(script)
+    assert time.monotonic() - start < 5
+
+
+def test_only_images_are_sent(tmp_path):
+    for content in (b"root:x:0:0", b"", b"\x89PNG\r\n\x1a\n"):
+        (tmp_path / "a.png").write_bytes(content)
+        message, server = refused(lambda number, body: completion(), asked(1, image=tmp_path / "a.png"))
+        assert f"{tmp_path / 'a.png'}: found an image that cannot be decoded" in message
+        assert not server.bodies
 
 
 def test_a_connection_that_breaks():

@@ -52,6 +52,12 @@ def texts(judgements):
     return [one.text for one in judgements]
 
 
+def test_rows_with_one_score_are_ratings(tmp_path):
+    path = tmp_path / "judged.jsonl"
+    path.write_text('{"question_id": "q0", "score": 5}\n{"question_id": "q1", "score": "3.0"}\n')
+    assert texts(ReplayJudge(path)(asked(2))) == ["Rating: 5", "Rating: 3"]
+
+
 def test_every_judge_has_the_interface(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"question_id": 1, "tuple": [1, 2]}\n')
     for judge in (SceneJudge({}), ReplayJudge(tmp_path / "a.jsonl"), CachedJudge(Counting(), tmp_path)):

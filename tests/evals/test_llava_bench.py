@@ -321,6 +321,59 @@ def test_scores_that_the_script_could_not_read(command, tmp_path):
     assert f"no judgement was read of {name}: figures there say nothing" in result["remarks"]
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"tuple": [-1, -1]}, "found 6 judgements, all of them empty; expected a judge that says something"),
+        ({"content": ""}, "found 6 judgements, all of them empty"),
+        ({"content": "Both are fine."}, "found 6 judgements, none of which can be read ('Both are fine.' for one)"),
+    ],
+)
+def test_no_score_of_nothing(command, tmp_path, capsys, change, found):
+    rows = [{"question_id": i, **change} for i in range(6)]
+    with pytest.raises(SystemExit) as stopped:
+        command("--judge", f"replay:{saved(tmp_path, rows, 'review.jsonl')}")
+    assert stopped.value.code == 2
+    assert found in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
+    rows[3] = {"question_id": 3, "content": "8 4"}
+    result = command("--judge", f"replay:{saved(tmp_path, rows, 'review.jsonl')}", "--mode", "robust")
+    assert (result["metrics"]["relative_score"], result["unparsed"]) == (50.0, 5)
+
+
+def test_a_server_that_says_nothing(command, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("openai", reason="needs the judge extra")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ChatServer(lambda number, body: completion("")) as server, pytest.raises(SystemExit) as stopped:
+        command("--judge", server.url, "--judge-model", "m", "--context", tmp_path / "context.jsonl")
+    assert stopped.value.code == 2
+    assert "6 judgements, all of them empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["question_id", "index"])
+def test_scores_of_a_judged_table(command, tmp_path, capsys, key):
+    """VLMEvalKit's: the reference's score and the model's, and the question that they are of."""
+    pairs = [(8, 6), (9, 9), (10, 5.5), (7, 7), (-1, -1), (6, 3)]
+    rows = [
+        {key: i, "question": f"What {i}?", "prediction": "x", "gpt4_score": one, "score": two}
+        for i, (one, two) in enumerate(pairs)
+    ]
+    result = command("--judge", f"replay:{saved(tmp_path, rows[::-1], 'judged.jsonl')}")
+    assert (result["metrics"]["relative_score"], result["unparsed"]) == (relative(pairs), 1)
+    table = tmp_path / "judged.tsv"
+    table.write_text("".join("\t".join(map(str, row)) + "\n" for row in ([*rows[0]], *(row.values() for row in rows))))
+    assert command("--judge", f"replay:{table}")["metrics"] == result["metrics"]
+    for change, found in (
+        ({"question": "Who?"}, "found a judgement of 2 about 'Who?'"),
+        ({"score": "high"}, "row 3: found score 'high'; expected score as a number"),
+        ({"gpt4_score": None}, "row 3: found gpt4_score None"),
+    ):
+        odd = [*rows[:2], {**rows[2], **change}, *rows[3:]]
+        with pytest.raises(SystemExit):
+            command("--judge", f"replay:{saved(tmp_path, odd, 'odd.jsonl')}")
+        assert found in capsys.readouterr().err
+
+
 def test_a_judge_behind_a_url(command, tmp_path, monkeypatch):
     pytest.importorskip("openai", reason="needs the judge extra")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

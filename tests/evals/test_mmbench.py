@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vlm_jax.cli import main
-from vlm_jax.data.tables import is_missing, iter_table
+from vlm_jax.data.tables import iter_table
 from vlm_jax.errors import InputError
 from vlm_jax.evals.mmbench import files as mmbench_files
 from vlm_jax.evals.mmbench import scorer as mmbench
@@ -104,13 +104,52 @@ def test_a_cell_beyond_the_default_limit(tmp_path):
     assert (tmp_path / "images" / "1.jpg").read_bytes() == bytes(300_000)
 
 
-@pytest.mark.parametrize("cell", ["", "nan", "NaN", "None", "none", "NONE", "N/A", "null"])
-def test_options_stop_at_the_first_missing_one(tmp_path, cell):
-    path = write(tmp_path / "t.tsv", [{**ROWS[2], "C": cell}])
+@pytest.mark.parametrize("cell", ["nan", "NaN", "None", "none", "NONE", "NA", "N/A", "null", "<NA>"])
+def test_an_option_is_its_text(tmp_path, cell):
+    path = write(tmp_path / "t.tsv", [{**ROWS[2], "C": cell, "hint": cell, "category": cell, "answer": "C"}])
     (question,) = mmbench_files.read_questions(path)
+    assert question.options == ("1", "2", cell, "4")
+    assert (question.hint, question.category, question.lost) == (cell, cell, False)
+    assert scored(path, {}).metrics["accuracy"] == 1.0
+    assert "1 questions have an option called None" in mmbench_files.slips([question])[0]
+    # The published scripts' slip, for whoever wants it: what is left is asked, and can never be right.
+    (question,) = mmbench_files.read_questions(path, "pandas")
+    assert (question.options, question.answer, question.hint, question.category) == (("1", "2"), "C", "", "")
+    assert [one.answer for one in mmbench_files.passes([question], circular=True)] == ["C", "C"]
+    assert "1 questions have lost options" in mmbench_files.slips([question])[0]
+    assert mmbench_files.slips([question._replace(options=("None of these",), lost=False)]) == ()
+
+
+def test_a_first_option_called_none(tmp_path):
+    path = write(tmp_path / "t.tsv", [{**ROWS[2], "A": "None", "answer": "A"}, ROWS[0]])
+    none, _ = sorted(mmbench_files.read_questions(path), key=lambda one: -one.index)
+    assert none.options[0] == "None"
+    lost, kept = sorted(mmbench_files.read_questions(path, "pandas"), key=lambda one: -one.index)
+    assert (lost.options, kept.options) == ((), ("cat", "dog"))
+    asked = mmbench_files.passes([lost, kept], circular=True)
+    assert [one.index for one in asked] == [1, 7, 1_000_001]
+    assert mmbench.score(["A", "A", "B"], asked, "vlmevalkit", mmbench.matcher("own", "vlmevalkit")).metrics == {
+        "accuracy": 0.5,
+        "vanilla_accuracy": 0.5,
+    }
+
+
+def test_options_stop_at_the_first_empty_cell(tmp_path):
+    (question,) = mmbench_files.read_questions(write(tmp_path / "t.tsv", [{**ROWS[2], "C": ""}]))
     assert question.options == ("1", "2")
-    assert is_missing(cell)
-    assert not is_missing("None of these")
+    with pytest.raises(InputError, match="row 2: found no option A"):
+        mmbench_files.read_questions(write(tmp_path / "t.tsv", [{**ROWS[2], "A": ""}]))
+
+
+def test_llavas_rounds_of_a_question_that_lost_options(tmp_path):
+    """Its script asks as many rounds as it sees options."""
+    path, answers = write(tmp_path / "t.tsv", [{**ROWS[2], "C": "None"}]), tmp_path / "a.jsonl"
+    write_json_lines(answers, [{"question_id": 7, "round_id": turn, "text": "B"} for turn in range(2)])
+    asked = mmbench_files.passes(mmbench_files.read_questions(path), circular=True)
+    with pytest.raises(InputError, match="--cells pandas"):
+        mmbench_files.read_answers(answers, asked)
+    asked = mmbench_files.passes(mmbench_files.read_questions(path, "pandas"), circular=True)
+    assert mmbench_files.read_answers(answers, asked) == ["B", "B"]
 
 
 @pytest.mark.parametrize(

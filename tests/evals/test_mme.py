@@ -9,7 +9,7 @@ from vlm_jax.cli import main
 from vlm_jax.commands.eval import mme as command
 from vlm_jax.errors import InputError
 from vlm_jax.evals.mme import scorer as mme
-from vlm_jax.evals.mme.files import Question, bare, image_file, read_answers, read_questions
+from vlm_jax.evals.mme.files import Question, bare, image_name, read_answers, read_questions
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_the_release(release):
     assert [question.label for question in questions] == ["yes", "no"] * 4
     assert questions[0].text == "Is it code?  Please answer yes or no."
     assert bare(questions[0].text) == "Is it code?"
-    assert image_file(release, questions[0]) == release / "artwork" / "images" / "0020.png"
-    assert image_file(release, questions[4]) == release / "code_reasoning" / "0020.jpg"
+    assert release / image_name(release, questions[0]) == release / "artwork" / "images" / "0020.png"
+    assert release / image_name(release, questions[4]) == release / "code_reasoning" / "0020.jpg"
 
 
 def test_llavas_lines_have_one_id_for_two_questions(release, tmp_path):
@@ -270,7 +270,7 @@ def test_a_folder_of_results_to_given_questions(release, tmp_path):
         ([*llava(), {**llava()[0], "prompt": "Why?"}], "row 5: found an answer to 'Why?' about artwork/0020.png"),
         ([*llava(), {**llava()[0], "question_id": "poster/0020.png"}], "row 5: found an answer to 'Is it code?'"),
         ([{"question_id": "artwork/0020.png", "text": "Yes"}], "row 1: found an answer to '' about artwork/0020.png"),
-        ([{"text": "Yes"}], "no 'question_id'"),
+        ([{"text": "Yes"}], "an id under one of question_id"),
         ([{"question_id": "artwork/0020.png", "prompt": "Is it code?"}], "expected an answer under one of"),
         ([{**llava()[0], "text": 1}], "text of type int"),
     ],

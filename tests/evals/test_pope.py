@@ -10,6 +10,7 @@ from shared_data import golden, shared_file
 from vlm_jax.cli import main
 from vlm_jax.errors import InputError
 from vlm_jax.evals.pope import scorer as pope
+from vlm_jax.evals.pope.files import read_questions
 from vlm_jax.evals.pope.questions import build, read_annotations, sample_images
 
 QUESTIONS = [
@@ -182,7 +183,7 @@ def test_published_counts_give_the_published_figures():
 
 @pytest.mark.parametrize("setting", ["random", "popular", "adversarial"])
 def test_real_questions(setting):
-    questions = pope.read_questions(shared_file(f"pope/coco_pope_{setting}.json"))
+    questions = read_questions(shared_file(f"pope/coco_pope_{setting}.json"))
     assert len(questions) == 3000
     scored = pope.score(["Yes"] * 3000, questions)
     assert len(scored.tally.units) == 500
@@ -358,7 +359,7 @@ def test_the_builders_command(write, tmp_path, capsys):
     command = ["eval", "pope-questions", "--objects", write("o.jsonl", [*rows, {"image": "x", "objects": ["owl"]}])]
     command += ["--images", 9, "--setting", "popular", "--image-name", "COCO_val2014_{:012d}.jpg"]
     main([*map(str, command), "--output", str(tmp_path / "q.jsonl")])
-    questions = pope.read_questions(tmp_path / "q.jsonl")
+    questions = read_questions(tmp_path / "q.jsonl")
     assert len(questions) == 54
     assert all(one.image.startswith("COCO_val2014_00000000000") for one in questions)
     assert [one.label for one in questions] == ["yes", "no"] * 27

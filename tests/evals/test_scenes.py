@@ -5,6 +5,8 @@ import json
 import pytest
 
 from vlm_jax.checkpoints.opening import Model
+from vlm_jax.commands.eval import scenes as command
+from vlm_jax.errors import InputError
 from vlm_jax.evals.scenes import scorer as evaluation
 from vlm_jax.scenes.files import write_world
 from vlm_jax.scenes.language import INSTRUCTIONS, article, join
@@ -19,14 +21,14 @@ def world(tmp_path_factory):
     return folder, write_world(folder, {"test": 48})
 
 
-def scored(monkeypatch, folder, answers):
+def scored(monkeypatch, folder, answers, **options):
     """``evaluate`` on what ``answers(image, question)`` says."""
     monkeypatch.setattr(
         evaluation,
         "ask",
         lambda model, lora, world, pairs, *rest: [answers(image, text) for image, text in pairs],
     )
-    return evaluation.evaluate(object.__new__(Model), {}, folder)
+    return evaluation.evaluate(object.__new__(Model), {}, folder, **options)
 
 
 def read(folder, name):
@@ -65,6 +67,27 @@ def test_always_yes_is_chance(world, monkeypatch):
     assert scores["pope_mean"]["yes_rate"] == 1
     assert scores["pope_mean"]["f1"] == pytest.approx(2 / 3)
     assert scores["chair"]["recall"] == 0
+
+
+def test_a_model_that_says_nothing_has_no_score(world, monkeypatch):
+    """It names no absent object, and POPE's rule hears yes."""
+    with pytest.raises(InputError, match=r"48 answers \(describe\), all of them empty; expected .* or --allow-empty"):
+        scored(monkeypatch, world[0], lambda image, text: " ")
+    with pytest.raises(InputError, match=r"answers \(POPE random\), all of them empty"):
+        scored(monkeypatch, world[0], lambda image, text: "A ball." if text == INSTRUCTIONS[0] else "")
+    scores = scored(monkeypatch, world[0], lambda image, text: "", allow_empty=True)
+    assert (scores["chair"]["chair_i"], scores["pope_mean"]["yes_rate"]) == (0, 1)
+
+
+def test_mostly_empty_descriptions_are_told(world, monkeypatch, capsys):
+    folder, scenes = world
+    talks = list(scenes)[:3]
+    scores = scored(
+        monkeypatch, folder, lambda image, text: "" if text == INSTRUCTIONS[0] and image not in talks else "Yes."
+    )
+    monkeypatch.setattr(command, "measure", lambda options: scores)
+    command.run(command.Options(checkpoint="tiny", world=folder, output=folder / "out.json"))
+    assert capsys.readouterr().out.startswith("Note: 45 OF 48 DESCRIPTIONS ARE EMPTY")
 
 
 def test_one_planted_kind_a_description_is_found(world, monkeypatch):

@@ -197,6 +197,46 @@ def test_lists_of_an_object_are_read_row_by_row(tmp_path):
         list(iter_listed(path, "x"))
 
 
+def test_llavas_answers_are_normalised_before_the_script_sees_them():
+    """Its ``convert_vqav2_for_submission.py``: without it "Yes" beside ten of "yes" is worth nothing."""
+    questions = [question(["yes"] * 10, "1"), question(["yes"] * 9 + ["no"], "2"), question(["2 dogs"] * 10, "3")]
+    said = ["Yes", "Yes.", "The two dogs?"]
+    plain, llava = (vqa.score(said, questions, mode) for mode in ("official", "llava"))
+    assert [row["accuracy"] for row in plain.per_sample] == [0.0, 100.0, 0.0]
+    assert [row["accuracy"] for row in llava.per_sample] == [100.0, 100.0, 100.0]
+    assert [row["compared"] for row in llava.per_sample] == ["yes", "yes", "2 dogs"]
+    assert plain.remarks == ("normalised as LLaVA does (--mode llava) 2 of 3 answers are worth something else",)
+    assert llava.remarks == ("as they stand (--mode official) 2 of 3 answers are worth something else",)
+    # What the annotators said is left to the script.
+    assert vqa.score(["Two dogs"], [question(["Two dogs"] * 10)], "llava").metrics["accuracy"] == 0.0
+    # Always told, also where normalising changes nothing.
+    assert "0 of 1" in vqa.score(["yes"], [question(["yes"] * 10)]).remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "mode", "worth"),
+    [
+        ([{"question_id": i, "text": "Yes"} for i in (5, 6)], "llava", 100.0),
+        ([{"question_id": i, "answer": "Yes"} for i in (5, 6)], "official", 0.0),
+        ([{"question_id": i, "response": "YES."} for i in (5, 6)], "llava", 100.0),
+    ],
+)
+def test_what_is_normalised_depends_on_the_file(files, tmp_path, capsys, rows, mode, worth):
+    questions, annotations = files()
+    path, out = tmp_path / "answers.json", tmp_path / "out.json"
+    path.write_text(json.dumps(rows))
+    command = ["eval", "vqa", f"--questions={questions}", f"--annotations={annotations}", f"--answers={path}"]
+    main([*command, f"--output={out}"])
+    result = json.loads(out.read_text())
+    assert (result["mode"], result["metrics"]["accuracy"]) == (mode, worth)
+    assert any("2 of 2 answers are worth something else" in remark for remark in result["remarks"])
+    assert "2 of 2 answers are worth something else" in capsys.readouterr().out
+    for chosen, expected in (("official", 0.0), ("llava", 100.0), ("evalai", 100.0)):
+        main([*command, f"--output={out}", f"--mode={chosen}"])
+        result = json.loads(out.read_text())
+        assert (result["mode"], result["metrics"]["accuracy"]) == (chosen, expected)
+
+
 def test_command(files, tmp_path, capsys):
     questions, annotations = files()
     command = ["eval", "vqa", "--questions", str(questions), "--annotations", str(annotations)]

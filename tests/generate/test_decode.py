@@ -1,6 +1,7 @@
 """Decoding over a cache against the full forward pass, and the book-keeping around the end of an answer."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,12 @@ from test_sampling import distribution
 from vlm_jax.arrays import Batch, EvalBatch
 from vlm_jax.checkpoints.opening import Model
 from vlm_jax.data.conversation import TEMPLATES
+from vlm_jax.errors import InputError
 from vlm_jax.generate import decode
 from vlm_jax.generate.answers import answer
 from vlm_jax.generate.decode import generate
 from vlm_jax.generate.sampling import Sampling
+from vlm_jax.interpret.edit_at import EditAt
 from vlm_jax.models.adapters import init_lora
 from vlm_jax.models.llava import forward, logits
 from vlm_jax.parallel.compile import place, place_batch
@@ -25,12 +28,12 @@ NEW = 9
 GREEDY = Sampling(max_new_tokens=NEW, temperature=0.0)
 KEY = jax.random.key(5)
 
-run = jax.jit(generate, static_argnums=(0, 5))
+run = jax.jit(generate, static_argnums=(0, 5, 6))
 
 
-@jax.jit
-def all_logits(base, batch):
-    return logits(SMALL, base, forward(SMALL, base, None, batch).hidden)
+@functools.partial(jax.jit, static_argnums=2)
+def all_logits(base, batch, edit=None):
+    return logits(SMALL, base, forward(SMALL, base, None, batch, edit=edit and edit(batch)).hidden)
 
 
 def extended(prompts, tokens, mask) -> Batch:
@@ -45,12 +48,12 @@ def extended(prompts, tokens, mask) -> Batch:
     )
 
 
-def uncached_greedy(config, base, prompts, new=NEW):
+def uncached_greedy(config, base, prompts, new=NEW, edit=None):
     """Argmax of a full forward pass, one token at a time, the placeholder left out."""
     rows, width = prompts.tokens.shape
     tokens, mask = np.zeros((rows, new), np.int32), np.zeros((rows, new), bool)
     for step in range(new):
-        scores = np.array(all_logits(base, extended(prompts, jnp.asarray(tokens), jnp.asarray(mask))))
+        scores = np.array(all_logits(base, extended(prompts, jnp.asarray(tokens), jnp.asarray(mask)), edit))
         scores = scores[:, width + step - 1]
         if config.image_token_id < scores.shape[1]:
             scores[:, config.image_token_id] = -np.inf
@@ -67,6 +70,22 @@ def greedy(config, base, prompts):
 def test_cached_greedy_equals_full_forwards(config, base, prompts, greedy):
     np.testing.assert_array_equal(greedy, uncached_greedy(config, base, prompts))
     assert len(np.unique(greedy)) > 5  # Not one token over and over.
+
+
+@pytest.mark.parametrize("at", ["image", "text"])
+def test_an_edit_in_cached_decoding_equals_the_edit_in_full_forwards(at, config, base, prompts, greedy):
+    edit = EditAt(lambda states: jnp.tanh(states[..., ::-1]), (1,), at)
+    found = np.asarray(run(config, base, None, prompts, KEY, GREEDY, edit).tokens)
+    np.testing.assert_array_equal(found, uncached_greedy(config, base, prompts, edit=edit))
+    changed = (found != greedy).any(1)
+    with_image = np.asarray(prompts.image_mask.any(1))
+    assert changed[with_image].any()
+    assert changed[~with_image].any() == (at != "image")
+
+
+def test_an_edit_that_changes_nothing(config, base, prompts, greedy):
+    edit = EditAt(lambda states: states, (1, 2), "all")
+    np.testing.assert_array_equal(run(config, base, None, prompts, KEY, GREEDY, edit).tokens, greedy)
 
 
 def test_no_row_depends_on_its_padding_or_its_neighbours(config, base, prompts, greedy):
@@ -189,3 +208,35 @@ def test_answers_come_in_the_order_of_the_records(config, base, prompts, greedy)
     texts = answer(model, lora, batches, GREEDY, progress=told.append)
     assert texts == [" ".join(map(str, row)) for row in greedy.tolist()]
     assert told == [3, 6, 8]
+
+
+@pytest.fixture(scope="module")
+def broken(base, prompts, greedy):
+    """A base that knows no numbers for a token which the first prompt alone has, and nobody says."""
+    real = np.where(prompts.attention_mask & ~prompts.image_mask, prompts.tokens, -1)
+    (token, *_) = sorted(set(real[0].tolist()) - set(real[1:].ravel().tolist()) - set(greedy.ravel().tolist()))
+    assert token >= 0
+    table = base["language"]["embedding"].at[token].set(jnp.nan)
+    return {**base, "language": {**base["language"], "embedding": table}}
+
+
+def test_logits_that_are_not_finite_are_told(config, base, broken, prompts, greedy):
+    whole = run(config, base, None, prompts, KEY, GREEDY)
+    assert whole.finite.all()
+    out = run(config, broken, None, prompts, KEY, GREEDY)
+    np.testing.assert_array_equal(out.finite, np.arange(len(greedy)) > 0)
+    np.testing.assert_array_equal(out.tokens[1:], greedy[1:])
+
+
+def test_answers_of_broken_weights_are_an_error(config, broken, prompts):
+    model = Model(config, broken, Numbers(), TEMPLATES[config.template], make_mesh())
+    lora = init_lora(config, jax.random.key(0))
+    told = np.arange(8) != 0
+    for row_mask, found in ((np.ones(8, bool), "1 of 8 answers, first to question 5"), (told, None)):
+        batch = EvalBatch(jax.tree.map(np.asarray, prompts), row_mask, np.arange(4, 12, dtype=np.int32))
+        if found:
+            with pytest.raises(InputError, match=f"logits that are not finite in {found}"):
+                answer(model, lora, [batch], GREEDY)
+        else:
+            # What only fills up a batch is nobody's answer.
+            assert len(answer(model, lora, [batch], GREEDY)) == 7

@@ -107,8 +107,45 @@ def test_the_placeholder_is_never_drawn(temperature, huge):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}]
+    "bad",
+    [
+        {"max_new_tokens": 0},
+        {"temperature": -1.0},
+        {"temperature": 1e-40},
+        {"temperature": 1e-7},
+        {"temperature": 1e7},
+        {"temperature": float("inf")},
+        {"temperature": float("nan")},
+        {"top_p": 0.0},
+        {"top_p": 1e-40},
+        {"top_p": 1.1},
+        {"top_p": float("nan")},
+        {"top_k": -1},
+    ],
 )
 def test_impossible_rules_are_refused(bad):
     with pytest.raises(InputError, match="expected max_new_tokens >= 1"):
         Sampling(**bad)
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(temperature=1e-6), Sampling(temperature=1e6), Sampling(top_p=1e-6)], ids=str
+)
+def test_the_ends_of_the_ranges_are_distributions(sampling):
+    logits = jnp.asarray(300 * rng.standard_normal((64, 11)), jnp.float32)
+    tokens, log_probs = choose(jax.random.key(0), logits, sampling, NOTHING)
+    assert np.isfinite(log_probs).all()
+    if sampling.temperature < 1e6:
+        np.testing.assert_array_equal(tokens, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), *RULES], ids=str)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 4, slice(None)], ids=str)
+def test_what_is_no_distribution_gives_no_finite_log_prob(place, bad, sampling):
+    """``Generation.finite`` is read from them."""
+    logits = np.resize(LOGITS["random"], (6, 11)).astype(np.float32)
+    logits[2, place] = bad
+    for forbidden in (NOTHING, 4) if place != 4 else (NOTHING,):
+        _, log_probs = choose(jax.random.key(0), jnp.asarray(logits), sampling, forbidden)
+        assert np.isfinite(log_probs).tolist() == [True, True, False, True, True, True]

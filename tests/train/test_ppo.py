@@ -380,6 +380,7 @@ def test_join_answer_leaves_prompts_as_they_are(measured, prompts):
         mask=measured.mask,
         lengths=measured.lengths,
         ended=measured.ended,
+        finite=jnp.ones_like(measured.ended),
     )
     joined = join_answer(prompts.prompt, answer)
     jax.tree.map(np.testing.assert_array_equal, joined, measured.sequences)

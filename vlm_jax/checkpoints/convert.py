@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vlm_jax import records
+from vlm_jax.checkpoints.finite import not_finite
 from vlm_jax.checkpoints.native import (
     REPORT_FILE,
     WEIGHTS_FILE,
@@ -25,7 +26,6 @@ from vlm_jax.checkpoints.native import (
     write_info,
 )
 from vlm_jax.checkpoints.sources import Source
-from vlm_jax.checkpoints.tensor_files import not_finite
 from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer, tokenizer_files
 from vlm_jax.errors import InputError
 from vlm_jax.files import files_sha256, locked, read_json_lines, refuse_existing, write_json, write_json_lines
@@ -56,12 +56,13 @@ def convert(
         step: Called with the bytes of every tensor that is done.
 
     Returns:
-        A row for every tensor of the source: ``tensor``, ``not_finite`` (NaN and infinities as stored) and, where it
-        was quantised, ``relative_rms`` and ``largest`` of the error, None where it is not finite.
+        A row for every tensor of the source: ``tensor`` and, where it was quantised, its error's ``relative_rms`` and
+        ``largest``.
 
     Raises:
         InputError: ``target`` exists, a conversion of something else lies half done or is under way in another process,
-            what lies there is damaged, or the source is broken.
+            what lies there is damaged, or the source is broken: a value is no finite number, say, or none any more in
+            ``dtype``.
     """
     refuse_existing(target)
     sha256 = files_sha256(source.files)
@@ -125,18 +126,17 @@ def _write_weights(
     with NativeWriter(folder / WEIGHTS_FILE, shapes) as writer, done.open("a", encoding="utf-8") as log:
         for name, slot, tensor in source.parts(skipped=rows):
             if slot.path in names:
-                # Counted as it is written: a type may be too small for a value.
                 with np.errstate(over="ignore"):
                     stored = np.ascontiguousarray(tensor, dtypes[slot.path])
-                row = {"tensor": name, "not_finite": not_finite(stored)}
+                if stored.dtype != tensor.dtype and not_finite(stored):
+                    raise InputError(f"values of {name} beyond {stored.dtype}", "bfloat16 or float32")
                 writer.write(slot.path, slot.layer, stored)
+                row = {"tensor": name}
             else:
                 kernel, error = _quantized(jnp.asarray(tensor), scheme)
                 for part, value in leaves_of({slot.path: kernel}).items():
                     writer.write(part, slot.layer, np.asarray(value))
-                row = {"tensor": name, "not_finite": int(error.pop("not_finite"))}
-                # A kernel that is not finite has no error that could be said.
-                row |= {key: None if row["not_finite"] else float(value) for key, value in error.items()}
+                row = {"tensor": name} | {key: float(value) for key, value in error.items()}
             # Only after its bytes: a row says that they are there.
             log.write(json.dumps(row) + "\n")
             log.flush()
@@ -149,7 +149,7 @@ def _rows(done: Path, source: Source) -> dict[str, dict]:
     """What :func:`_write_weights` has logged, by tensor."""
     try:
         rows = {row["tensor"]: row for row in read_json_lines(done)}
-        whole = all(name in source.slots and isinstance(row["not_finite"], int) for name, row in rows.items())
+        whole = rows.keys() <= source.slots.keys()
     except (ValueError, TypeError, KeyError):
         whole = False
     if not whole:
@@ -160,12 +160,10 @@ def _rows(done: Path, source: Source) -> dict[str, dict]:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _quantized(kernel: Float[Array, "i o"], scheme: Scheme) -> tuple[Any, dict[str, Array]]:
-    """The quantised kernel, its error's root mean square over the kernel's own, the largest error, and how many values
-    are not finite afterwards (one NaN spreads over its column or block)."""
+    """The quantised kernel, its error's root mean square over the kernel's own, and the largest error."""
     wide = kernel.astype(jnp.float32)
     small = quantize(wide, scheme)
     error = dense(small, jnp.dtype("float32")) - wide
     power = jnp.square(wide).mean()
     relative = jnp.sqrt(jnp.square(error).mean() / jnp.where(power > 0, power, 1.0))
-    broken = jnp.size(error) - jnp.isfinite(error).sum()
-    return small, {"relative_rms": relative, "largest": jnp.abs(error).max(), "not_finite": broken}
+    return small, {"relative_rms": relative, "largest": jnp.abs(error).max()}

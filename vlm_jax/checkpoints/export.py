@@ -9,16 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlm_jax.arrays import Params
+from vlm_jax.checkpoints.finite import finite, not_finite
 from vlm_jax.checkpoints.hf_config import config_json, processor_files
 from vlm_jax.checkpoints.layouts import HF_LLAVA, Layout, original_llava, scatter, slots, with_vocabulary
 from vlm_jax.checkpoints.original_config import original_json
 from vlm_jax.checkpoints.peft_files import CONFIG_FILE as PEFT_CONFIG
 from vlm_jax.checkpoints.peft_files import WEIGHTS_FILE as PEFT_WEIGHTS
-from vlm_jax.checkpoints.peft_files import PeftClass, adapter_folder, head_files, read_adapter, read_head, respelled
+from vlm_jax.checkpoints.peft_files import adapter_folder, head_files, open_adapter, read_head
+from vlm_jax.checkpoints.peft_spelling import PeftClass, respelled
 from vlm_jax.checkpoints.sources import LayoutName, stored_shapes
 from vlm_jax.checkpoints.stored import StoredArray
-from vlm_jax.checkpoints.tensor_files import not_finite, save_tensors, write_tensors
-from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer, copy_with_image_token
+from vlm_jax.checkpoints.tensor_files import save_tensors, write_tensors
+from vlm_jax.checkpoints.tokenizer_files import copy_for_transformers, copy_tokenizer
 from vlm_jax.checkpoints.vocabulary import padded_rows, text_rows
 from vlm_jax.config import CLIP_PRESETS, LlavaConfig
 from vlm_jax.errors import InputError
@@ -49,7 +51,8 @@ def export(
         vision_tower: What the original config calls its CLIP. OpenAI's ViT-L/14 are known by their shapes.
 
     Raises:
-        InputError: ``folder`` exists, ``tokenizer`` holds none, or ``vision_tower`` is needed.
+        InputError: ``folder`` exists, ``tokenizer`` holds none, ``vision_tower`` is needed, or a value is no finite
+            number, or none any more in ``dtype``.
     """
     write = {"hf": _hf, "llava": _original}[layout]
     stored, contents = write(config, str(_type(base, dtype)), vision_tower)
@@ -57,7 +60,7 @@ def export(
     tree = _without_codes(_with_identity(config, base) if layout == "hf" else base)
     with new_folder(folder) as partial:
         if tokenizer is not None and layout == "hf":
-            copy_with_image_token(tokenizer, partial, config.image_token_id)
+            copy_for_transformers(tokenizer, partial, config)
         elif tokenizer is not None:
             copy_tokenizer(tokenizer, partial)
         for name, content in contents.items():
@@ -101,11 +104,12 @@ def _type(base: Params, dtype: str | None) -> np.dtype:
 
 def _as(name: str, tensor: np.ndarray, dtype: str | None) -> np.ndarray:
     if dtype is None:
-        return tensor
+        return finite(name, tensor, None)
     with np.errstate(over="ignore"):
         # Contiguous at once: a shard should not hold a tensor and a copy of it.
         cast = np.ascontiguousarray(tensor, jnp.dtype(dtype))
-    if not_finite(cast) > not_finite(tensor):
+    if not_finite(cast):
+        finite(name, tensor, None)
         raise InputError(f"values of {name} beyond {dtype}", "bfloat16 or float32")
     return cast
 
@@ -130,7 +134,7 @@ def _without_codes(base: Params) -> Params:
     return jax.tree.map(plain, base, is_leaf=is_quantized)
 
 
-def export_adapter(source: Path, target: Path, spelling: PeftClass) -> list[dict]:
+def export_adapter(source: Path, target: Path, spelling: PeftClass) -> None:
     """Write an adapter, with the scalar heads beside it, under peft's names for a class; complete or not at all.
 
     Args:
@@ -138,19 +142,14 @@ def export_adapter(source: Path, target: Path, spelling: PeftClass) -> list[dict
         target: A new folder.
         spelling: The original LLaVA class, or transformers' of today.
 
-    Returns:
-        A row for every tensor: ``tensor`` and ``not_finite``, its NaN and infinities.
-
     Raises:
-        InputError: ``target`` exists, or the adapter is broken or adapts other modules.
+        InputError: ``target`` exists, or the adapter is broken, adapts other modules or is not finite.
     """
     source = adapter_folder(source)
-    config, tensors = respelled(*read_adapter(source), spelling)
+    config, tensors = respelled(open_adapter(source), spelling)
     heads = {kind: read_head(path) for kind, path in head_files(source).items()}
     with new_folder(target) as partial:
         write_json(partial / PEFT_CONFIG, config)
         save_tensors(partial / PEFT_WEIGHTS, tensors)
         for kind, head in heads.items():
             save_tensors(partial / f"{kind}_head.safetensors", head)
-    written = tensors | {f"{kind}_head.{name}": tensor for kind, head in heads.items() for name, tensor in head.items()}
-    return [{"tensor": name, "not_finite": not_finite(tensor)} for name, tensor in written.items()]

@@ -8,7 +8,7 @@ from pathlib import Path
 from vlm_jax.checkpoints.native import CONFIG_FILE as NATIVE_CONFIG
 from vlm_jax.checkpoints.native import WEIGHTS_FILE as NATIVE_WEIGHTS
 from vlm_jax.checkpoints.peft_files import CONFIG_FILE as ADAPTER_CONFIG
-from vlm_jax.checkpoints.peft_files import adapter_folder, head_files, is_adapter, weights_path
+from vlm_jax.checkpoints.peft_files import adapter_folder, head_files, is_adapter, projector_files, weights_path
 from vlm_jax.checkpoints.tensor_files import weight_files
 from vlm_jax.files import file_sha256, files_sha256, read_json
 
@@ -52,9 +52,10 @@ def digest(path: Path) -> str | None:
     if path.is_file():
         return file_sha256(path).hex()
     if is_adapter(path):
-        # In whichever folder and format: weights, rank and alpha, and heads beside them.
+        # In whichever folder and format: weights, rank and alpha, heads and a projector beside them.
         inner = adapter_folder(path)
-        return files_sha256([weights_path(inner), inner / ADAPTER_CONFIG, *head_files(inner).values()])
+        beside = [*head_files(inner).values(), *projector_files(inner)]
+        return files_sha256([weights_path(inner), inner / ADAPTER_CONFIG, *beside])
     if (path / NATIVE_CONFIG).exists() or (path / "config.json").exists():
         return weights_sha256(path)
     if loose := sorted(path.glob("*.safetensors")):

@@ -10,6 +10,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from vlm_jax.checkpoints.rope_config import is_number, rope_json, rope_obstacles, rope_scaling_of, rope_theta_of
 from vlm_jax.config import CLIP_MEAN, CLIP_STD, LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
 from vlm_jax.errors import InputError
 
@@ -41,22 +42,17 @@ _FIXED: dict[str, dict[str, Any]] = {
         "vision_feature_select_strategy": "default",
         "multimodal_projector_bias": True,
     },
+    # A head that is the token table is written as a table of its own.
     "text_config": {
         "model_type": "llama",
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
-        "tie_word_embeddings": False,
     },
     "vision_config": {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", "num_channels": 3},
 }
 _PROJECTOR_ACT = {"mlp": "gelu", "linear": "linear"}
 _OWN_FIELDS = ("dtype", "remat", "template", "aspect", "image_ends")
-
-
-def _rope_theta(text: dict[str, Any]) -> Any:
-    """The base of the rotary frequencies, from 5.x's ``rope_parameters`` or from 4.x's ``rope_theta``."""
-    return (text.get("rope_parameters") or text).get("rope_theta", 10000.0)
 
 
 def _numbers(section: dict[str, Any], table: tuple[tuple[str, str, Any], ...]) -> dict[str, Any]:
@@ -69,23 +65,27 @@ def odd_numbers(section: dict[str, Any], part: str) -> list[str]:
     values = {key: (section.get(key, default), type(default)) for _, key, default in table}
     if part == "text_config" and section.get("num_key_value_heads") is not None:
         values["num_key_value_heads"] = section["num_key_value_heads"], int
-    return [f"{key} {value!r}" for key, (value, kind) in values.items() if not (_is_number(value, kind) and value > 0)]
+    return [f"{key} {value!r}" for key, (value, kind) in values.items() if not (is_number(value, kind) and value > 0)]
 
 
-def _is_number(value: Any, kind: type) -> bool:
-    return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+def is_tied(raw: dict[str, Any]) -> bool:
+    """Whether the vocabulary head is the token table; either level of a config may say so."""
+    return any(section.get("tie_word_embeddings") is True for section in (raw, raw.get("text_config") or {}))
 
 
 def is_id(value: Any, rows: int) -> bool:
     """Whether a value out of JSON is a token's id in a table of so many rows."""
-    return _is_number(value, int) and 0 <= value < rows
+    return is_number(value, int) and 0 <= value < rows
 
 
 def parse_language(text: dict[str, Any]) -> LanguageConfig:
     """A LLaMA's shapes from the keys of transformers' LlamaConfig."""
     fields = _numbers(text, _LANGUAGE)
     return LanguageConfig(
-        **fields, kv_heads=text.get("num_key_value_heads") or fields["heads"], rope_theta=float(_rope_theta(text))
+        **fields,
+        kv_heads=text.get("num_key_value_heads") or fields["heads"],
+        rope_theta=float(rope_theta_of(text)),
+        rope_scaling=rope_scaling_of(text),
     )
 
 
@@ -93,34 +93,6 @@ def parse_vision(vision: dict[str, Any], feature_layer: int) -> VisionConfig:
     """A CLIP tower's shapes from the keys of transformers' CLIPVisionConfig."""
     fields = _numbers(vision, _VISION)
     return VisionConfig(**fields, feature_layer=feature_layer)
-
-
-_SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
-
-
-def special_ids(*sections: dict[str, Any]) -> dict[str, Any]:
-    """Those of our config's token ids that one of these objects gives; the first one decides.
-
-    Of a list it is the one id that the last section's table has a row for: an answer ends at one token here. Several
-    such ids stay a list (see :func:`id_obstacles`).
-    """
-    rows = sections[-1].get("vocab_size", 32000)
-    found = {}
-    for name in _SPECIAL:
-        values = [section[name] for section in sections if section.get(name) is not None]
-        found |= {name: _only(values[0], rows)} if values else {}
-    return found
-
-
-def _only(value: Any, rows: int) -> Any:
-    inside = [one for one in value if is_id(one, rows)] if isinstance(value, list) else []
-    return inside[0] if len(inside) == 1 else value
-
-
-def id_obstacles(*sections: dict[str, Any]) -> list[str]:
-    """Token ids, as :func:`special_ids` finds them, that are not one number."""
-    ids = special_ids(*sections)
-    return [f"{name} {value!r} instead of one number" for name, value in ids.items() if not _is_number(value, int)]
 
 
 def vision_obstacles(vision: VisionConfig) -> list[str]:
@@ -147,10 +119,8 @@ def language_obstacles(text: dict[str, Any]) -> list[str]:
     ropes = {key: text.get(key) for key in ("rope_parameters", "rope_scaling")}
     if found := [f"{key} {value!r}" for key, value in ropes.items() if not isinstance(value, dict | None)]:
         return found
-    rope = ropes["rope_parameters"] or ropes["rope_scaling"] or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        found.append(f"text_config rope type {rope}")
-    if not (_is_number(theta := _rope_theta(text), float) and theta > 0):
+    found += rope_obstacles(text)
+    if not (is_number(theta := rope_theta_of(text), float) and theta > 0):
         found.append(f"rope_theta {theta!r}")
     head_width = text.get("hidden_size", 4096) // text.get("num_attention_heads", 32)
     if (text.get("head_dim") or head_width) != head_width:
@@ -168,12 +138,11 @@ def _obstacles(raw: dict[str, Any]) -> list[str]:
     if found:
         return found
     found = language_obstacles(raw["text_config"])
-    if not _is_number(layer := raw.get("vision_feature_layer", -2), int):
+    if not is_number(layer := raw.get("vision_feature_layer", -2), int):
         found.append(f"vision_feature_layer {layer!r} instead of one number")
     else:
         found += vision_obstacles(parse_vision(raw["vision_config"], layer))
-    found += id_obstacles(raw, raw["text_config"])
-    if not (_is_number(image := _image_token(raw), int) and image >= 0):
+    if not (is_number(image := _image_token(raw), int) and image >= 0):
         found.append(f"image_token_index {image!r}")
     if raw.get("projector_hidden_act", "gelu") not in _PROJECTOR_ACT.values():
         found.append(f"projector_hidden_act {raw['projector_hidden_act']!r} instead of 'gelu' or 'linear'")
@@ -190,7 +159,7 @@ def _own_obstacles(own: Any, rows: int) -> list[str]:
     lora, ends = own.get("lora", {}), own.get("image_ends")
     fits = {
         **{name: own.get(name, options[0]) in options for name, options in words.items()},
-        "vocab_size": _is_number(rows, int) and rows > 0,
+        "vocab_size": is_number(rows, int) and rows > 0,
         "lora": isinstance(lora, dict) and lora.keys() <= vars(LoraConfig()).keys() and _are_positive(lora),
     }
     fits["image_ends"] = ends is None or (
@@ -201,7 +170,7 @@ def _own_obstacles(own: Any, rows: int) -> list[str]:
 
 def _are_positive(lora: dict[str, Any]) -> bool:
     kinds = {"rank": int, "alpha": float}
-    return all(_is_number(value, kinds[name]) and value > 0 for name, value in lora.items())
+    return all(is_number(value, kinds[name]) and value > 0 for name, value in lora.items())
 
 
 def _image_token(raw: dict[str, Any]) -> Any:
@@ -210,6 +179,8 @@ def _image_token(raw: dict[str, Any]) -> Any:
 
 def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
     """A config from the contents of config.json; ``language.vocab_size`` counts the file's rows.
+
+    The ids of special tokens are left to :func:`vlm_jax.checkpoints.special_ids.settle`.
 
     Raises:
         InputError: The model computes something else, or a section is missing; names every such key.
@@ -224,7 +195,6 @@ def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
         lora=LoraConfig(**own.get("lora", {})),
         projector=projector,
         image_token_id=_image_token(raw),
-        **special_ids(raw, text),
         **{name: _hashable(own[name]) for name in _OWN_FIELDS if name in own},
     )
 
@@ -242,18 +212,25 @@ def language_json(language: LanguageConfig, rows: int) -> dict[str, Any]:
         "num_key_value_heads": language.kv_heads,
         "head_dim": language.head_width,
         "rope_theta": language.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": language.rope_theta},
+        "rope_parameters": {"rope_type": "default", "rope_theta": language.rope_theta, **rope_json(language)},
+        **({"rope_scaling": rope_json(language)} if language.rope_scaling else {}),
+    }
+
+
+def special_json(config: LlavaConfig) -> dict[str, Any]:
+    """Ids of special tokens; transformers stops at each of a list of ends."""
+    ends = [config.eos_token_id, *config.end_token_ids]
+    return {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": ends if config.end_token_ids else config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
     }
 
 
 def config_json(config: LlavaConfig, rows: int, dtype: str) -> dict[str, Any]:
     """The contents of config.json for tables of ``rows`` rows, in the keys of transformers 4.x and 5.x."""
     language, vision = config.language, config.vision
-    ids = {
-        "pad_token_id": config.pad_token_id,
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
-    }
+    ids = special_json(config)
     kind = {"torch_dtype": dtype, "dtype": dtype}
     return {
         "architectures": ["LlavaForConditionalGeneration"],
@@ -269,6 +246,7 @@ def config_json(config: LlavaConfig, rows: int, dtype: str) -> dict[str, Any]:
         "text_config": {
             "architectures": ["LlamaForCausalLM"],
             **_FIXED["text_config"],
+            "tie_word_embeddings": False,
             **language_json(language, rows),
             **ids,
             **kind,
@@ -315,11 +293,7 @@ def processor_files(config: LlavaConfig) -> dict[str, dict[str, Any]]:
             # The class token, which the "default" strategy then takes off again.
             "num_additional_image_tokens": 1,
         },
-        "generation_config.json": {
-            "bos_token_id": config.bos_token_id,
-            "eos_token_id": config.eos_token_id,
-            "pad_token_id": config.pad_token_id,
-        },
+        "generation_config.json": special_json(config),
     }
 
 

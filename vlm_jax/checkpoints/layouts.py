@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import flax.traverse_util
 import jax
+import ml_dtypes
 import numpy as np
 
 from vlm_jax.arrays import Params
@@ -139,19 +140,21 @@ HF_LLAVA_RENAMES = (
     (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
 )
 
+# The projector of the original code.
+ORIGINAL_PROJECTORS: dict[str, Layout] = {
+    "linear": _linear("model.mm_projector", "projector/linear1", bias=True),
+    "mlp": (
+        *_linear("model.mm_projector.0", "projector/linear1", bias=True),
+        *_linear("model.mm_projector.2", "projector/linear2", bias=True),
+    ),
+}
+
 _TOWER = "model.vision_tower.vision_tower.vision_model"
 
 
 def original_llava(projector: Literal["linear", "mlp"]) -> Layout:
     """``LlavaLlamaForCausalLM`` of the original code, LLaVA-RLHF's ``sft_model`` included."""
-    maps = {
-        "linear": _linear("model.mm_projector", "projector/linear1", bias=True),
-        "mlp": (
-            *_linear("model.mm_projector.0", "projector/linear1", bias=True),
-            *_linear("model.mm_projector.2", "projector/linear2", bias=True),
-        ),
-    }
-    return (*llama("model", "lm_head", "language"), *maps[projector], *clip_vision(_TOWER, "vision"))
+    return (*llama("model", "lm_head", "language"), *ORIGINAL_PROJECTORS[projector], *clip_vision(_TOWER, "vision"))
 
 
 # A tower beside an original checkpoint: transformers' CLIPModel or CLIPVisionModel, and the latter's flat names of 5.x.
@@ -198,6 +201,14 @@ PEFT_LORA: Layout = tuple(
 PEFT_LORA_RENAMES = (
     (r"^base_model\.model\.model\.language_model\.", "base_model.model.model."),
     (r"^base_model\.model\.language_model\.model\.", "base_model.model.model."),
+)
+
+# A projector that was trained whole beside an adapter: peft's ``modules_to_save``, on whichever class.
+PEFT_PROJECTOR_RENAMES = (
+    (r"\.modules_to_save\.(default\.)?", "."),
+    (r"^.*multi_modal_projector\.linear_1\.", "model.mm_projector.0."),
+    (r"^.*multi_modal_projector\.linear_2\.", "model.mm_projector.2."),
+    (r"^.*mm_projector\.", "model.mm_projector."),
 )
 
 # A scalar head, torch's Linear to one output.
@@ -270,13 +281,24 @@ def slots(layout: Layout, shapes: Params) -> dict[str, Slot]:
     return found
 
 
-def problems(expected: Mapping[str, Slot], found: Mapping[str, tuple[int, ...]]) -> str:
-    """Missing, unknown and mis-shaped tensors of a file as one text; empty where it fills every slot."""
+def problems(
+    expected: Mapping[str, Slot], found: Mapping[str, tuple[int, ...]], spelled: Mapping[str, str] | None = None
+) -> str:
+    """Missing, unknown and mis-shaped tensors of a file as one text; empty where it fills every slot.
+
+    Args:
+        expected: Of the layout.
+        found: Shapes by the layout's names.
+        spelled: What the file itself calls them, where that is something else.
+    """
+    spelled = spelled or {}
     kinds = {
         "missing": [f"{name} {list(slot.shape)}" for name, slot in expected.items() if name not in found],
-        "unknown": [f"{name} {list(shape)}" for name, shape in found.items() if name not in expected],
+        "unknown": [
+            f"{spelled.get(name, name)} {list(shape)}" for name, shape in found.items() if name not in expected
+        ],
         "mis-shaped": [
-            f"{name} {list(found[name])} instead of {list(slot.shape)}"
+            f"{spelled.get(name, name)} {list(found[name])} instead of {list(slot.shape)}"
             for name, slot in expected.items()
             if name in found and tuple(found[name]) != tuple(slot.shape)
         ],
@@ -295,6 +317,12 @@ def translated(expected: Mapping[str, Slot], read: Callable[[str], np.ndarray]) 
         yield slot, slot.transform.to_ours(read(name))
 
 
+def common_type(one: np.dtype, other: np.dtype) -> np.dtype:
+    """A type that holds the values of both. Of the two halves neither holds the other's: that is float32."""
+    halves = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)}
+    return np.dtype(np.float32) if {one, other} == halves else np.promote_types(one, other)
+
+
 def gather(parts: Iterable[tuple[Slot, np.ndarray]], shapes: Params) -> Params:
     """Tensors in our axes as a tree of NumPy arrays; a stacked leaf takes a type that holds all of its layers."""
     leaves = flax.traverse_util.flatten_dict(shapes, sep="/")
@@ -307,7 +335,7 @@ def gather(parts: Iterable[tuple[Slot, np.ndarray]], shapes: Params) -> Params:
             # One buffer per leaf: stacking a list of layers would hold a large model twice.
             tree[slot.path] = np.empty(leaves[slot.path].shape, tensor.dtype)
         leaf = tree[slot.path]
-        kind = np.promote_types(leaf.dtype, tensor.dtype)
+        kind = common_type(leaf.dtype, tensor.dtype)
         tree[slot.path] = leaf if leaf.dtype == kind else leaf.astype(kind)
         tree[slot.path][slot.layer] = tensor
     return flax.traverse_util.unflatten_dict(tree, sep="/")

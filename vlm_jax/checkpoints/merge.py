@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from vlm_jax.arrays import Batch, Params
+from vlm_jax.checkpoints.finite import not_finite
 from vlm_jax.checkpoints.native import WEIGHTS_FILE, NativeInfo, NativeWriter, base_shapes, leaves_of, write_info
-from vlm_jax.checkpoints.tensor_files import not_finite
 from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
 from vlm_jax.config import LlavaConfig
 from vlm_jax.errors import InputError

@@ -23,9 +23,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vlm_jax.arrays import Params
+from vlm_jax.checkpoints.finite import finite
+from vlm_jax.checkpoints.special_ids import KEYS, settle, tokenizer_beside
 from vlm_jax.checkpoints.stored import StoredArray, place_stored
 from vlm_jax.checkpoints.tensor_files import TYPES, TensorFile
-from vlm_jax.config import LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
+from vlm_jax.config import LanguageConfig, LlavaConfig, LoraConfig, RopeScaling, VisionConfig
+from vlm_jax.data.conversation import Tokenizer
 from vlm_jax.errors import InputError, differences
 from vlm_jax.files import read_json, write_json
 from vlm_jax.models.llava import init_llava
@@ -98,9 +101,10 @@ def read_info(folder: Path) -> NativeInfo:
         raise InputError(f"format {raw.get('format')!r}", f"format {_FORMAT}", file=str(path))
     try:
         parts = {"vision": VisionConfig, "language": LanguageConfig, "lora": LoraConfig}
+        if (scaling := raw["config"]["language"].get("rope_scaling")) is not None:
+            raw["config"]["language"]["rope_scaling"] = RopeScaling(**scaling)
         config = raw["config"] | {name: kind(**raw["config"][name]) for name, kind in parts.items()}
-        if config.get("image_ends") is not None:
-            config["image_ends"] = tuple(config["image_ends"])
+        config |= {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
         return NativeInfo(LlavaConfig(**config), raw["dtype"], raw["scheme"], raw["source"])
     except (KeyError, TypeError) as error:
         raise InputError(f"an odd or missing entry ({error})", "what vlm-jax convert writes", file=str(path)) from None
@@ -113,7 +117,7 @@ def load_native(folder: Path, mesh: Mesh) -> tuple[NativeInfo, Params]:
 
 
 def map_native(folder: Path) -> tuple[NativeInfo, Params]:
-    """The base as :class:`StoredArray`, which map the file.
+    """The base as :class:`StoredArray`, which map the file and refuse values that are not finite when they are read.
 
     Raises:
         InputError: A file is missing or broken, or its tensors are not those of its config.
@@ -124,10 +128,36 @@ def map_native(folder: Path) -> tuple[NativeInfo, Params]:
 
     def stored(key_path: Any, leaf: jax.ShapeDtypeStruct) -> StoredArray:
         # A map of its own every time: its pages go back when whoever looked at it is done.
-        read = functools.partial(np.memmap, path, leaf.dtype, "r", places[path_name(key_path)], leaf.shape)
-        return StoredArray(leaf.shape, np.dtype(leaf.dtype), read, lambda layer: np.array(read()[layer]))
+        name = path_name(key_path)
+        mapped = functools.partial(np.memmap, path, leaf.dtype, "r", places[name], leaf.shape)
+        return StoredArray(
+            leaf.shape,
+            np.dtype(leaf.dtype),
+            lambda: finite(name, mapped(), path),
+            lambda layer: finite(f"{name}, layer {layer}", np.array(mapped()[layer]), path),
+        )
 
     return info, jax.tree_util.tree_map_with_path(stored, shapes)
+
+
+def open_native(folder: Path, tokenizer: Tokenizer | None = None) -> tuple[LlavaConfig, Params, tuple[str, ...]]:
+    """Config and base of :func:`map_native`, with the ids of special tokens held against the tokenizer.
+
+    Args:
+        folder: The checkpoint.
+        tokenizer: The one in the folder, where it is open already.
+
+    Returns:
+        The config, the base, and remarks on what the file gets wrong.
+
+    Raises:
+        InputError: As in :func:`map_native`, or the tokenizer is another model's.
+    """
+    info, base = map_native(folder)
+    ends = [info.config.eos_token_id, *info.config.end_token_ids]
+    said = {CONFIG_FILE: {key: getattr(info.config, key) for key in KEYS} | {"eos_token_id": ends}}
+    config, remarks = settle(info.config, said, tokenizer or tokenizer_beside(folder), folder)
+    return config, base, remarks
 
 
 def read_shapes(folder: Path) -> tuple[NativeInfo, Params]:
@@ -170,7 +200,7 @@ class NativeWriter:
         text = json.dumps(header).encode()
         # The tensors begin at a multiple of 64, for readers that map them.
         text += b" " * (-(8 + len(text)) % 64)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             # Also in a file that is there: whoever made it may have been killed before its header was written.
             os.truncate(path, 8 + len(text) + sizes)

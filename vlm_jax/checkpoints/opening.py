@@ -1,8 +1,11 @@
 """What several verbs begin with: a checkpoint with its tokenizer on a mesh, an adapter, a mesh from options."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -26,9 +29,9 @@ class MeshOptions:
         tensor: Parts that heads, hidden units and vocabulary are split into.
     """
 
-    data: int = 1
-    fsdp: int = 1
-    tensor: int = 1
+    data: Annotated[int, Range(1, 65536)] = 1
+    fsdp: Annotated[int, Range(1, 65536)] = 1
+    tensor: Annotated[int, Range(1, 65536)] = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,10 @@ class Model:
     tokenizer: "Tokenizer"
     template: "Template"
     mesh: "Mesh"
+    # The adapter whose projector stands in ``base``, where one brought its own.
+    projector_of: Path | None = None
+    # The base's folder.
+    folder: Path | None = None
 
 
 def checkpoint_folder(checkpoint: str) -> Path:
@@ -59,6 +66,8 @@ def open_model(
     mesh_options: MeshOptions = MeshOptions(),
     preset: str | None = None,
     adapter: Path | None = None,
+    dtype: Literal["float32", "bfloat16"] | None = None,
+    masters: bool = True,
 ) -> Model:
     """Load a folder in our own layout or in transformers' (or ``tiny``) and put it on the mesh.
 
@@ -66,16 +75,20 @@ def open_model(
         checkpoint: Folder, or ``tiny``.
         mesh_options: Layout of the devices.
         preset: A name of ``config.PRESETS`` that the checkpoint must agree with.
-        adapter: Folder of an adapter whose rank and alpha all adapters over this model will have.
+        adapter: Folder of an adapter that the model is opened for: its rank and scale are the config's, and a projector
+            that was trained beside it takes the base's place.
+        dtype: Arithmetic; the checkpoint's own without.
+        masters: Keep float32 weights under an arithmetic of fewer bits, as training them needs; they are then cast at
+            every use, in answers at every token.
 
     Raises:
         InputError: A file is missing or broken, the preset is another model, or there are too few devices.
     """
-    from vlm_jax.checkpoints.adapters import lora_config
+    from vlm_jax.checkpoints.adapters import load_projector, lora_config
     from vlm_jax.checkpoints.hf_llava import check_preset
     from vlm_jax.checkpoints.stored import place_stored
     from vlm_jax.config import PRESETS
-    from vlm_jax.data.conversation import TEMPLATES
+    from vlm_jax.data.chat_template import ended_by, template_named
     from vlm_jax.data.tokenizers import load_tokenizer
     from vlm_jax.errors import InputError
     from vlm_jax.parallel.mesh import make_mesh
@@ -87,17 +100,27 @@ def open_model(
         mesh = make_mesh(**dataclasses.asdict(mesh_options))
     except ValueError as error:
         raise InputError(str(error), "fewer parts in --mesh.*") from None
-    config, stored = map_base(folder)
+    config, stored, tokenizer = _open_base(folder, load_tokenizer)
+    if dtype is not None:
+        config = dataclasses.replace(config, dtype=dtype)
     if preset is not None:
         check_preset(config, preset, folder)
+    template = template_named(config.template, tokenizer)
+    config = ended_by(config, template)
+    projector = None
     if adapter is not None:
         config = dataclasses.replace(config, lora=lora_config(adapter))
+        projector = load_projector(adapter, config)
+    if projector is not None:
+        stored = {**stored, "projector": projector}
     return Model(
         config=config,
-        base=place_stored(mesh, stored),
-        tokenizer=load_tokenizer(folder),
-        template=TEMPLATES[config.template],
+        base=place_stored(mesh, stored, config.dtype, masters),
+        tokenizer=tokenizer,
+        template=template,
         mesh=mesh,
+        projector_of=None if projector is None else adapter,
+        folder=folder,
     )
 
 
@@ -107,19 +130,36 @@ def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:
     Raises:
         InputError: The checkpoint is broken, or of a layout that has to be converted first.
     """
-    from vlm_jax.checkpoints.native import CONFIG_FILE, map_native
+    from vlm_jax.checkpoints.special_ids import tokenizer_beside
+
+    config, base, _ = _open_base(folder, tokenizer_beside)
+    return config, base
+
+
+def _open_base(
+    folder: Path, open_tokenizer: Callable[[Path], "Tokenizer | None"]
+) -> tuple["LlavaConfig", "Params", "Tokenizer | None"]:
+    """Says on the standard error stream, apart from a verb's result, what the files get wrong and what was decided."""
+    import sys
+
+    from vlm_jax.checkpoints.native import CONFIG_FILE, open_native
     from vlm_jax.checkpoints.sources import open_hf
     from vlm_jax.errors import InputError
     from vlm_jax.files import read_json
 
-    if (folder / CONFIG_FILE).exists():
-        info, base = map_native(folder)
-        return info.config, base
-    if "text_config" not in read_json(folder / "config.json"):
+    native = (folder / CONFIG_FILE).exists()
+    if not native and "text_config" not in read_json(folder / "config.json"):
         wanted = "transformers' layout, or our own: vlm-jax convert makes it from every other"
         raise InputError("a checkpoint of another layout", wanted, file=str(folder / "config.json"))
-    source = open_hf(folder)
-    return source.config, source.stored()
+    tokenizer = open_tokenizer(folder)
+    if native:
+        config, base, remarks = open_native(folder, tokenizer)
+    else:
+        source = open_hf(folder, tokenizer)
+        config, base, remarks = source.config, source.stored(), source.remarks
+    for remark in remarks:
+        print(f"note: {folder}: {remark}", file=sys.stderr)
+    return config, base, tokenizer
 
 
 def preset_of(config: "LlavaConfig") -> str | None:
@@ -134,12 +174,20 @@ def open_policy(model: Model, adapter: Path | None) -> "Params":
     """The adapter of a model that answers; without a folder one that changes nothing.
 
     Raises:
-        InputError: The adapter is broken, changes nothing, or has a head: it scores, and would not change a word.
+        InputError: The adapter is broken, changes nothing, or has a head.
+    """
+    return policy_of(open_role(model, adapter), adapter)
+
+
+def policy_of(role: "Params", adapter: Path | None) -> "Params":
+    """The low-rank updates of a role that was read from a folder.
+
+    Raises:
+        InputError: The role changes nothing, or has a head: it scores, and would not change a word.
     """
     from vlm_jax.errors import InputError
     from vlm_jax.models.adapters import changes_nothing
 
-    role = open_role(model, adapter)
     if "head" in role:
         raise InputError("a reward model, or a value model (it has a head)", "a policy's adapter", file=str(adapter))
     if adapter is not None and changes_nothing(role["lora"]):
@@ -151,13 +199,39 @@ def open_policy(model: Model, adapter: Path | None) -> "Params":
 def open_role(model: Model, adapter: Path | None) -> "Params":
     """An adapter folder's role on the mesh; without a folder an adapter that changes nothing.
 
-    One shape for both means one compiled function for the bare base and for every adapter over it.
+    One shape for both means one compiled function for the bare base and for every adapter over it. Says on the standard
+    error stream what of an adapter a reader should know.
+
+    Raises:
+        InputError: The adapter is broken, or of a higher rank than the model was opened for; or it belongs to another
+            projector than the model has.
     """
+    import sys
+
     import jax
 
+    from vlm_jax.checkpoints.adapter_remarks import remarks_on
     from vlm_jax.checkpoints.adapters import load_adapter
     from vlm_jax.models.adapters import init_lora
     from vlm_jax.parallel.compile import place
 
-    role = {"lora": init_lora(model.config, jax.random.key(0))} if adapter is None else None
-    return place(model.mesh, role or load_adapter(adapter, model.config))
+    _check_projector(model, adapter)
+    if adapter is None:
+        return place(model.mesh, {"lora": init_lora(model.config, jax.random.key(0))})
+    for remark in remarks_on(adapter, model.folder):
+        print(f"note: {adapter}: {remark}", file=sys.stderr)
+    return place(model.mesh, load_adapter(adapter, model.config))
+
+
+def _check_projector(model: Model, adapter: Path | None) -> None:
+    """One base is held for all roles, and with it one projector."""
+    from vlm_jax.checkpoints.peft_files import open_adapter
+    from vlm_jax.errors import InputError
+
+    brings = adapter is not None and bool(open_adapter(adapter).projector)
+    if brings and model.projector_of is None:
+        wanted = "an adapter over the base's own, or vlm-jax merge of base and adapter"
+        raise InputError("an adapter with a projector of its own beside others", wanted, file=str(adapter))
+    if model.projector_of is not None and (not brings or adapter.resolve() != model.projector_of.resolve()):
+        found = f"{adapter or 'the bare base'} under the projector of {model.projector_of}"
+        raise InputError(found, "adapters that share a projector")

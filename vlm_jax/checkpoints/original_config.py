@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.checkpoints.hf_config import (
-    id_obstacles,
     is_id,
     language_json,
     language_obstacles,
     odd_numbers,
     parse_language,
     parse_vision,
-    special_ids,
+    special_json,
     unlike,
     vision_obstacles,
 )
@@ -74,9 +73,14 @@ def _given_vision(raw: dict[str, Any], folder: Path, layer: int) -> VisionConfig
 
 
 def parse_original_config(
-    raw: dict[str, Any], file: Path, vision: VisionConfig, added: dict[str, Any], two_matrices: bool
+    raw: dict[str, Any],
+    file: Path,
+    vision: VisionConfig,
+    added: dict[str, Any],
+    two_matrices: bool,
+    projector: Path | None,
 ) -> LlavaConfig:
-    """A config from the contents of an original config.json.
+    """A config from an original config.json, but for the ids of special tokens (``special_ids.settle``).
 
     Args:
         raw: The contents; a plain LLaMA's will do where the projector lies in a file of its own.
@@ -84,19 +88,18 @@ def parse_original_config(
         vision: From :func:`vision_of`.
         added: Ids of added tokens. Without ``<im_patch>`` the image marks positions by an id beyond the table.
         two_matrices: Whether the projector has a second matrix, for configs that say nothing about it.
+        projector: The file that it lies in, to name in a complaint.
 
     Raises:
         InputError: The model computes something else; names every such key.
     """
     odd = [f"{key} {raw[key]!r} instead of {value!r}" for key, value in _FIXED.items() if raw.get(key, value) != value]
-    odd += odd_numbers(raw, "text_config") or language_obstacles(raw) + id_obstacles(raw)
+    odd += odd_numbers(raw, "text_config") or language_obstacles(raw)
     if raw.get("model_type") not in _MODEL_TYPES:
         odd.append(f"model_type {raw.get('model_type')!r} instead of {' or '.join(_MODEL_TYPES)}")
-    projector = "mlp" if two_matrices else "linear"
-    if (named := raw.get("mm_projector_type", _PROJECTORS[projector])) != _PROJECTORS[projector]:
-        odd.append(f"mm_projector_type {named!r} over tensors of a {_PROJECTORS[projector]} one")
-    if raw.get("tie_word_embeddings"):
-        odd.append("tie_word_embeddings True")
+    kind = "mlp" if two_matrices else "linear"
+    if (named := raw.get("mm_projector_type", _PROJECTORS[kind])) != _PROJECTORS[kind]:
+        odd.append(f"mm_projector_type {named!r} over tensors of a {_PROJECTORS[kind]} one in {projector}")
     ends = [added.get(name) for name in _ENDS] if raw.get("mm_use_im_start_end") else None
     if ends and None in ends:
         odd.append(f"mm_use_im_start_end without {' and '.join(_ENDS)} in added_tokens.json")
@@ -114,11 +117,10 @@ def parse_original_config(
     return LlavaConfig(
         vision=vision,
         language=language,
-        projector=projector,
+        projector=kind,
         image_token_id=added.get("<im_patch>", language.vocab_size),
         image_ends=tuple(ends) if ends else None,
         aspect=aspect,
-        **special_ids(raw),
     )
 
 
@@ -141,10 +143,9 @@ def original_json(config: LlavaConfig, rows: int, vision_tower: str, dtype: str)
         "hidden_act": "silu",
         "tie_word_embeddings": False,
         **language_json(language, rows),
+        **special_json(config),
         # transformers' padded tables have a row for it that is dropped here; LLaVA pads with <unk>.
         "pad_token_id": config.pad_token_id if config.pad_token_id < rows else 0,
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
         "torch_dtype": dtype,
         "use_mm_proj": True,
         "mm_vision_tower": vision_tower,
@@ -156,4 +157,6 @@ def original_json(config: LlavaConfig, rows: int, vision_tower: str, dtype: str)
         "mm_use_im_patch_token": config.image_token_id < rows,
         "tune_mm_mlp_adapter": False,
         "image_aspect_ratio": config.aspect,
+        # The original code is told by its command line; here it is read back.
+        "conv_mode": config.template,
     }

@@ -1,4 +1,4 @@
-"""Adapters as peft writes them, from one naming to another, without knowing the model they belong to.
+"""Adapters as peft writes them: their files, whichever class they were trained on, without knowing the model below.
 
 peft names a tensor after the module that it adapts, so one adapter has three spellings: on the original LLaVA class,
 on transformers' LLaVA since 4.52, and on the one before. Ours is the first.
@@ -6,19 +6,20 @@ on transformers' LLaVA since 4.52, and on the one before. Ours is the first.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vlm_jax.checkpoints.layouts import DECODER_PROJECTIONS, PEFT_LORA_RENAMES, normalised
+from vlm_jax.checkpoints.finite import finite
+from vlm_jax.checkpoints.layouts import DECODER_PROJECTIONS, PEFT_LORA_RENAMES, PEFT_PROJECTOR_RENAMES, normalised
+from vlm_jax.checkpoints.peft_config import LowRank, low_rank, obstacles, selects
 from vlm_jax.checkpoints.tensor_files import TensorFile, open_file
 from vlm_jax.checkpoints.torch_files import TorchFile
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json
 
-PeftClass = Literal["llava", "hf"]
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _WEIGHT_FILES = (WEIGHTS_FILE, "adapter_model.bin")
 # Names under which LLaVA-RLHF and we store scalar heads.
@@ -28,22 +29,8 @@ _HEAD_FILES = {
 }
 # Folders of peft whose head lies further up.
 _HEAD_OWNERS = {"reward": ("lora_default", "lora_reward"), "value": ("lora_value",)}
-_FIXED = {"peft_type": "LORA", "bias": "none"}
-# Variants that change the arithmetic; absent or empty in a plain adapter.
-_VARIANTS = (
-    "use_rslora",
-    "use_dora",
-    "fan_in_fan_out",
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "layer_replication",
-    "alora_invocation_tokens",
-)
-# Other starts (PiSSA, OLoRA, CorDA, LoftQ) change the base that the adapter belongs to.
-_PLAIN_STARTS = (None, True, False, "gaussian")
 _NAME = re.compile(r"^base_model\.model\.model\.layers\.(\d+)\.([\w.]+)\.lora_([AB])\.weight$")
-_PROJECTIONS = tuple(name for name, _ in DECODER_PROJECTIONS)
+PROJECTIONS = tuple(name for name, _ in DECODER_PROJECTIONS)
 # Widths that a decoder's projections go from and to: one of each name throughout a model.
 _WIDTHS = {
     "self_attn.q_proj": ("model", "queries"),
@@ -54,7 +41,7 @@ _WIDTHS = {
     "mlp.up_proj": ("model", "mlp"),
     "mlp.down_proj": ("mlp", "model"),
 }
-_SUFFIXES = tuple(name.rpartition(".")[2] for name in _PROJECTIONS)
+INNER = "base_model.model."  # What peft puts before the class' own names.
 
 
 def is_adapter(folder: Path) -> bool:
@@ -116,88 +103,174 @@ def head_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def variants(raw: Mapping[str, Any]) -> list[str]:
-    """What makes an adapter more or other than A and B times alpha / r; empty for a plain one."""
-    odd = [f"{key} {raw.get(key)!r} instead of {value!r}" for key, value in _FIXED.items() if raw.get(key) != value]
-    odd += [f"{key} {raw[key]!r}" for key in _VARIANTS if raw.get(key)]
-    if raw.get("init_lora_weights") not in _PLAIN_STARTS:
-        odd.append(f"init_lora_weights {raw['init_lora_weights']!r}")
-    return odd
+class Adapter(NamedTuple):
+    """An adapter whose files fit together; its values are not read yet.
+
+    Attributes:
+        folder: Where it lies.
+        raw: Contents of its config.
+        file: Its tensors.
+        modules: Of every adapted projection, by layer and torch name: rank and scale.
+        names: Our name of a tensor -> the file's, of A and B.
+        projector: The original code's name of a tensor of the projector -> file and name there; empty without one.
+    """
+
+    folder: Path
+    raw: dict[str, Any]
+    file: TensorFile | TorchFile
+    modules: dict[tuple[int, str], LowRank]
+    names: dict[str, str]
+    projector: dict[str, tuple[TensorFile | TorchFile, str]]
+
+    def module_of(self, name: str) -> LowRank:
+        """Rank and scale of what a tensor of :attr:`names` belongs to."""
+        layer, projection, _ = _NAME.match(name).groups()
+        return self.modules[int(layer), projection]
+
+    def lacking(self, layers: int) -> list[str]:
+        """Our names of what the config adapts in a decoder of so many layers, behind the last one that is there."""
+        lost = _promised(self.raw, self.modules, self.names, layers) - self.modules.keys()
+        return [_lora_name(layer, projection, half) for layer, projection in sorted(lost) for half in "AB"]
+
+    def read(self, name: str) -> np.ndarray:
+        """A or B, in torch's axes.
+
+        Raises:
+            InputError: A value is no finite number.
+        """
+        return finite(self.names[name], self.file.read(self.names[name]), self.file.path)
+
+    def read_projector(self) -> dict[str, np.ndarray]:
+        """The projector's tensors by the original code's names; errors as in :meth:`read`.
+
+        transformers' class has a second matrix in any case: the identity behind a single one is left out.
+        """
+        found = {name: finite(here, file.read(here), file.path) for name, (file, here) in self.projector.items()}
+        second, bias = (found.get(f"model.mm_projector.2.{part}") for part in ("weight", "bias"))
+        if second is None or bias is None or bias.any() or not np.array_equal(second, np.eye(len(second))):
+            return found
+        return {f"model.mm_projector.{part}": found[f"model.mm_projector.0.{part}"] for part in ("weight", "bias")}
 
 
-def rank_and_alpha(raw: Mapping[str, Any], path: Path) -> tuple[int, float]:
-    """Of the contents of ``adapter_config.json``.
+def open_adapter(folder: Path) -> Adapter:
+    """The adapter in a folder, also in one below.
+
+    Reads LoRA on any of the decoder's seven projections, in any of its layers, with ranks and scales that may differ,
+    and a projector that was trained beside it: under ``modules_to_save``, or in LLaVA's ``non_lora_trainables.bin``.
 
     Raises:
-        InputError: They are not two numbers above 0.
+        InputError: A file is missing or broken; the adapter is of another kind; rank or alpha is missing; tensors
+            belong to other modules (CLIP's projections carry the same suffixes, so peft adapts them too where it can
+            see them); one that the config promises is missing; shapes are not of the rank, or of no one decoder.
     """
-    rank, alpha = raw.get("r"), raw.get("lora_alpha")
-    # True is an int to isinstance; JSON has no other subclasses.
-    if type(rank) is not int or type(alpha) not in (int, float) or rank < 1 or alpha <= 0:
-        raise InputError(f"r {rank!r} and lora_alpha {alpha!r}", "two numbers above 0", file=str(path))
-    return rank, float(alpha)
-
-
-def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """An adapter's config and its tensors under our names.
-
-    Raises:
-        InputError: A file is missing or broken; rank or alpha is missing; tensors belong to other modules (CLIP's
-            projections carry the same suffixes, so peft adapts them too where it can see them); a layer or projection
-            is missing; shapes are not of the rank, or of no one decoder.
-    """
-    config, file = read_json(folder / CONFIG_FILE), weights_file(folder)
-    if odd := variants(config):
-        raise InputError("; ".join(odd), "a plain LoRA", file=str(folder / CONFIG_FILE))
-    rank, _ = rank_and_alpha(config, folder / CONFIG_FILE)
+    folder = adapter_folder(folder)
+    path = folder / CONFIG_FILE
+    raw = read_json(path)
+    if odd := obstacles(raw):
+        wanted = "LoRA on projections of the decoder, and the projector beside it"
+        raise InputError("; ".join(odd), wanted, file=str(path))
+    file = weights_file(folder)
     names = normalised(file.shapes(), PEFT_LORA_RENAMES)
-    matches = {name: _NAME.match(name) for name in names}
-    odd = [names[name] for name, match in matches.items() if match is None or match[2] not in _PROJECTIONS]
+    projector = {one: here for one, here in normalised(names.values(), PEFT_PROJECTOR_RENAMES).items() if _is_map(one)}
+    matches = {name: _NAME.match(name) for name, here in names.items() if here not in projector.values()}
+    odd = [names[name] for name, match in matches.items() if match is None or match[2] not in PROJECTIONS]
     if odd:
         raise InputError(f"{len(odd)} other tensors: {', '.join(odd[:6])}", "a decoder's alone", file=str(file.path))
-    layers = 1 + max((int(match[1]) for match in matches.values()), default=-1)
-    wanted = {
-        f"base_model.model.model.layers.{layer}.{name}.lora_{half}.weight"
-        for layer in range(layers)
-        for name in _PROJECTIONS
-        for half in "AB"
+    lora = {name: names[name] for name in matches}
+    modules = {
+        (int(match[1]), match[2]): low_rank(raw, lora[name].removeprefix(INNER).rpartition(".lora_")[0], path)
+        for name, match in matches.items()
     }
-    if not layers or (lost := sorted(wanted - names.keys())):
-        found = f"{len(lost)} missing tensors: {', '.join(lost[:6])}" if layers else "no tensors"
-        raise InputError(found, "two for each of seven projections of every layer", file=str(file.path))
+    _check_complete(raw, modules, lora, file.path)
     shapes = file.shapes()
-    if odd := _odd_shapes({name: shapes[here] for name, here in names.items()}, rank):
-        wanted = f"one decoder's, of r {rank} in {CONFIG_FILE}"
-        raise InputError(f"{len(odd)} odd shapes: {', '.join(odd[:6])}", wanted, file=str(file.path))
-    return config, {name: np.array(file.read(here)) for name, here in names.items()}
+    if odd := _odd_shapes({name: shapes[here] for name, here in lora.items()}, modules):
+        found = f"{len(odd)} odd shapes: {', '.join(odd[:6])}"
+        raise InputError(found, f"one decoder's, of the ranks in {CONFIG_FILE}", file=str(file.path))
+    places = {name: (file, here) for name, here in projector.items()} | _beside(folder)
+    return Adapter(folder, raw, file, modules, lora, places)
 
 
-def _odd_shapes(shapes: Mapping[str, tuple[int, ...]], rank: int) -> list[str]:
+def _is_map(name: str) -> bool:
+    return name.startswith("model.mm_projector.")
+
+
+def projector_files(folder: Path) -> list[Path]:
+    """The projector in LLaVA's own file beside an adapter (``train.py``, ``--lora_enable``); empty where there is none.
+
+    Raises:
+        InputError: There are several.
+    """
+    found = sorted(folder.glob("non_lora_trainables.*"))
+    if len(found) > 1:
+        raise InputError(" and ".join(path.name for path in found), "one of them", file=str(folder))
+    return found
+
+
+def _beside(folder: Path) -> dict[str, tuple[TensorFile | TorchFile, str]]:
+    """What :func:`projector_files` hold."""
+    for path in projector_files(folder):
+        file = open_file(path)
+        names = normalised(file.shapes(), PEFT_PROJECTOR_RENAMES)
+        if odd := [here for name, here in names.items() if not _is_map(name)]:
+            road = f"vlm-jax convert BASE ... --projector {path}"
+            wanted = f"a projector's alone; with others it goes with the base ({road}), and the adapter without it"
+            raise InputError(f"{len(odd)} other tensors: {', '.join(odd[:6])}", wanted, file=str(path))
+        return {name: (file, here) for name, here in names.items()}
+    return {}
+
+
+def _promised(
+    raw: Mapping[str, Any], modules: Collection[tuple[int, str]], names: Mapping[str, str], layers: int
+) -> set[tuple[int, str]]:
+    """Projections that the config adapts in a decoder of so many layers; where it names none, those that there are."""
+    # The class' own spelling, for what the config says in its words.
+    spelled = next(iter(names.values())).removeprefix(INNER).partition("layers.")[0]
+    targets = {projection for _, projection in modules}
+
+    def adapted(layer: int, projection: str) -> bool:
+        if raw.get("target_modules"):
+            return selects(raw, f"{spelled}layers.{layer}.{projection}")
+        return projection in targets
+
+    return {(layer, one) for layer in range(layers) for one in PROJECTIONS if adapted(layer, one)}
+
+
+def _check_complete(
+    raw: Mapping[str, Any], modules: Mapping[tuple[int, str], LowRank], names: Mapping[str, str], file: Path
+) -> None:
+    """A and B of every module, and every module that the config selects in the layers that there are."""
+    if not modules:
+        raise InputError("no tensors", "two for each adapted projection", file=str(file))
+    wanted = _promised(raw, modules, names, 1 + max(layer for layer, _ in modules))
+    if stray := sorted(modules.keys() - wanted):
+        found = ", ".join(f"layers.{layer}.{projection}" for layer, projection in stray[:6])
+        raise InputError(f"{len(stray)} modules that {CONFIG_FILE} does not adapt: {found}", "those", file=str(file))
+    halves = [_lora_name(layer, name, half) for layer, name in sorted(wanted) for half in "AB"]
+    if lost := [name for name in halves if name not in names]:
+        found = f"{len(lost)} missing tensors: {', '.join(lost[:6])}"
+        raise InputError(found, "two for each projection that the config adapts", file=str(file))
+
+
+def _lora_name(layer: int, projection: str, half: str) -> str:
+    return f"{INNER}model.layers.{layer}.{projection}.lora_{half}.weight"
+
+
+def _odd_shapes(shapes: Mapping[str, tuple[int, ...]], modules: Mapping[tuple[int, str], LowRank]) -> list[str]:
     """Tensors that are not [rank, in] (A) or [out, rank] (B), or whose width is another than most have there."""
     found: dict[str, Counter] = defaultdict(Counter)
     places = {}
     for name, shape in shapes.items():
-        _, projection, half = _NAME.match(name).groups()
-        places[name] = axis, width = (1, _WIDTHS[projection][0]) if half == "A" else (0, _WIDTHS[projection][1])
+        layer, projection, half = _NAME.match(name).groups()
+        axis, width = (1, _WIDTHS[projection][0]) if half == "A" else (0, _WIDTHS[projection][1])
+        places[name] = axis, width, modules[int(layer), projection].rank
         found[width].update(shape[axis : axis + 1])
     odd = []
-    for name, (axis, width) in places.items():
+    for name, (axis, width, rank) in places.items():
         ((usual, _),) = found[width].most_common(1) or [(0, 0)]
         wanted = (rank, usual) if axis else (usual, rank)
         if shapes[name] != wanted:
             odd.append(f"{name} {list(shapes[name])} instead of {list(wanted)}")
     return odd
-
-
-def respelled(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], spelling: PeftClass):
-    """Config and tensors for peft on the original class or on transformers' of today."""
-    if spelling == "llava":
-        return {**config, "target_modules": list(_SUFFIXES)}, dict(tensors)
-    # As a pattern of whole names: bare suffixes would match the vision tower's projections as well.
-    pattern = rf".*language_model\.layers\.\d+\.({'|'.join(re.escape(name) for name in _PROJECTIONS)})"
-    inner = "base_model.model.model."
-    named = {name.replace(inner, f"{inner}language_model.", 1): tensor for name, tensor in tensors.items()}
-    return {**config, "target_modules": pattern}, named
 
 
 def read_head(path: Path) -> dict[str, np.ndarray]:
@@ -211,4 +284,4 @@ def read_head(path: Path) -> dict[str, np.ndarray]:
     weight, bias = shapes.get("weight", ()), shapes.get("bias")
     if shapes.keys() != {"weight", "bias"} or len(weight) != 2 or weight[0] != 1 or bias != (1,):
         raise InputError(f"{shapes}", "weight [1, d] and bias [1]", file=str(path))
-    return {name: np.asarray(file.read(name), np.float32) for name in shapes}
+    return {name: np.asarray(finite(name, file.read(name), path), np.float32) for name in shapes}

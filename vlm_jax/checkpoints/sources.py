@@ -7,16 +7,16 @@ holds one tensor at a time.
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from vlm_jax.arrays import Params
-from vlm_jax.checkpoints.hf_config import OWN_KEY, parse_config
+from vlm_jax.checkpoints.finite import finite
+from vlm_jax.checkpoints.hf_config import OWN_KEY, is_tied, parse_config
 from vlm_jax.checkpoints.layouts import (
     CLIP_OTHERS,
     CLIP_RENAMES,
@@ -25,6 +25,7 @@ from vlm_jax.checkpoints.layouts import (
     PROJECTOR_RENAMES,
     Layout,
     Slot,
+    common_type,
     normalised,
     original_llava,
     problems,
@@ -32,10 +33,14 @@ from vlm_jax.checkpoints.layouts import (
     with_vocabulary,
 )
 from vlm_jax.checkpoints.original_config import parse_original_config, vision_of
+from vlm_jax.checkpoints.overlays import TABLES, Delta, NewRows, Place, Tensors
+from vlm_jax.checkpoints.prompting import choose_template
+from vlm_jax.checkpoints.special_ids import said_in, settle, tokenizer_beside
 from vlm_jax.checkpoints.stored import StoredArray
 from vlm_jax.checkpoints.tensor_files import TensorFolder
 from vlm_jax.checkpoints.vocabulary import padded_rows
-from vlm_jax.config import LlavaConfig
+from vlm_jax.config import LlavaConfig, TemplateName
+from vlm_jax.data.conversation import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json
 from vlm_jax.models.llava import init_llava
@@ -43,87 +48,11 @@ from vlm_jax.parallel.mesh import path_name
 
 LayoutName = Literal["hf", "llava"]
 
-_TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 _HF_TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 _PEFT = "base_model."  # What ``non_lora_trainables.bin`` puts before every name, and ``mm_projector.bin`` does not.
-_IN_NO_LLAMA = re.compile(r"mm_projector|vision_tower")
-_NAMED = 8  # Tensors that a complaint lists.
 _FINAL_NORM = "model.norm.weight"
 # Mean size of the final norm's scales: between about 1 in a model and about 0.01 in the difference of two.
 _LEAST_SCALE = 0.1
-
-
-class Delta:
-    """Weights stored as a difference to a LLaMA (LLaVA ``apply_delta.py``): tensor by tensor, in the stored type.
-
-    The projector and a vision tower are no difference to anything; the token tables may have more rows than the base's,
-    and those are taken as they are too.
-    """
-
-    def __init__(self, delta: TensorFolder, base: TensorFolder):
-        """Raises:
-        InputError: The base is not the LLaMA that the delta was made from: its tensors are others or of other shapes.
-        """
-        self.path, self.shapes, self.dtypes = delta.path, delta.shapes, delta.dtypes
-        self.home, self.files = delta.home, [*delta.files, *base.files]
-        self._delta, self._base = delta, base
-        self._added = normalised(base.shapes, ())
-        alone = {name for name in normalised(delta.shapes, ()) if not _IN_NO_LLAMA.search(name)}
-        odd = [f"{name} in one of them alone" for name in sorted(alone ^ self._added.keys())]
-        for name in sorted(alone & self._added.keys()):
-            large, small = delta.shapes[name], base.shapes[name]
-            longer = name in _TABLES and large[1:] == small[1:] and large[0] >= small[0]
-            if large != small and not longer:
-                odd.append(f"{name} {list(small)} under a delta of {list(large)}")
-        if odd:
-            found = f"{'; '.join(odd[:_NAMED])}{'; ...' if len(odd) > _NAMED else ''}"
-            raise InputError(found, "the LLaMA that the delta was made from", file=str(base.path))
-
-    def read(self, name: str) -> np.ndarray:
-        delta = self._delta.read(name)
-        if name not in self._added:
-            return delta
-        base = self._base.read(name)
-        total = delta.copy()
-        total[: len(base)] += base.astype(delta.dtype)
-        return total
-
-
-class NewRows:
-    """A token table whose last two rows, ``<im_start>`` and ``<im_end>``, come with a projector's file: alone, or in a
-    whole table of which the other rows are not looked at (LLaVA ``initialize_vision_tokenizer``)."""
-
-    def __init__(self, table: "_Place", rows: "_Place", ends: tuple[int, int] | None):
-        """Raises:
-        InputError: The rows do not fit the table, or its last two are not those of the tokens around an image.
-        """
-        found, new = table.tensors.shapes[table.name], rows.tensors.shapes[rows.name]
-        name = f"{_TABLES[0]} {list(new)}"
-        if ends != (found[0] - 2, found[0] - 1):
-            ids = f"ids {list(ends)}" if ends else "no mm_use_im_start_end"
-            where = f"{ids} in a table of {found[0]} rows in {table.tensors.path}"
-            wanted = "<im_start> and <im_end> as the table's last two rows, which these would replace"
-            raise InputError(f"{name} over {where}", wanted, file=str(rows.tensors.path))
-        if new not in ((2, *found[1:]), found):
-            wanted = f"two rows of {list(found[1:])}, or {list(found)} as in {table.tensors.path}"
-            raise InputError(name, wanted, file=str(rows.tensors.path))
-        self.path, self.home = rows.tensors.path, table.tensors.home
-        self.shapes, self.dtypes = table.tensors.shapes, table.tensors.dtypes
-        self.files = [*table.tensors.files, *rows.tensors.files]
-        self._table, self._rows = table, rows
-
-    def read(self, name: str) -> np.ndarray:
-        table = self._table.tensors.read(name).copy()
-        table[-2:] = self._rows.tensors.read(self._rows.name)[-2:]
-        return table
-
-
-Tensors = TensorFolder | Delta | NewRows
-
-
-class _Place(NamedTuple):
-    tensors: Tensors
-    name: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,13 +65,15 @@ class Source:
         config: Of the tree that the tensors make; without an adapter shape or dtype of its own they keep defaults.
         slots: Torch name -> place in the tree, in reading order.
         places: Torch name -> the file or folder that holds it, and its name there.
+        remarks: What its files leave open or get wrong and how it was decided, a line each.
     """
 
     layout: LayoutName
     folder: Path
     config: LlavaConfig
     slots: dict[str, Slot]
-    places: Mapping[str, _Place]
+    places: Mapping[str, Place]
+    remarks: tuple[str, ...] = ()
 
     @property
     def files(self) -> list[Path]:
@@ -156,8 +87,20 @@ class Source:
         for name, slot in self.slots.items():
             place = self.places[name]
             kind = place.tensors.dtypes[place.name]
-            found[slot.path] = np.promote_types(found.get(slot.path, kind), kind)
+            found[slot.path] = common_type(found.get(slot.path, kind), kind)
         return found
+
+    def mixed_types(self) -> list[str]:
+        """Leaves whose layers have several types, and what all of them are read as."""
+        kinds: dict[str, set[str]] = {}
+        for name, slot in self.slots.items():
+            place = self.places[name]
+            kinds.setdefault(slot.path, set()).add(str(place.tensors.dtypes[place.name]))
+        return [
+            f"{path} is {' and '.join(sorted(kinds[path]))} in its layers: {kind} for all of them"
+            for path, kind in self.leaf_dtypes().items()
+            if len(kinds[path]) > 1
+        ]
 
     def read(self, name: str) -> np.ndarray:
         """A tensor in torch's axes."""
@@ -168,7 +111,8 @@ class Source:
         """(torch name, slot, tensor in our axes) of every tensor but the skipped ones, file by file.
 
         Raises:
-            InputError: A linear projector is followed by something else than the identity.
+            InputError: A linear projector is followed by something else than the identity, or a value is no finite
+                number.
         """
         self._check_projector()
         for name, slot in self.slots.items():
@@ -196,7 +140,8 @@ class Source:
         return jax.tree_util.tree_map_with_path(leaf, stored_shapes("llava", self.config))
 
     def _ours(self, name: str) -> np.ndarray:
-        return self.slots[name].transform.to_ours(self.read(name))
+        place = self.places[name]
+        return self.slots[name].transform.to_ours(finite(place.name, self.read(name), place.home))
 
     def _is_identity(self, slot: Slot) -> bool:
         """transformers' class always has two matrices: a single one is stored with the identity behind it."""
@@ -212,7 +157,7 @@ class Source:
                     f"a second projector matrix that is not the identity ({slot.path}), without an activation before "
                     "it",
                     "the identity in multi_modal_projector.linear_2",
-                    file=str(self.folder),
+                    file=str(self.places[name].home),
                 )
 
 
@@ -229,6 +174,8 @@ def open_source(
     vision: Path | None = None,
     projector: Path | None = None,
     base: Path | None = None,
+    tokenizer: Tokenizer | None = None,
+    template: TemplateName | None = None,
 ) -> Source:
     """A LLaVA in any layout that this package knows.
 
@@ -239,10 +186,12 @@ def open_source(
             checkpoint's, and so do token tables in the latter. Of one in the former the rows of ``<im_start>`` and
             ``<im_end>`` are taken.
         base: Folder of the LLaMA that ``folder`` is a delta over.
+        tokenizer: The one that goes with it; without, the one in its folder, if there is one.
+        template: How its conversations are written out; without, as its config or its tokenizer says.
 
     Raises:
         InputError: A file is missing or broken; the config describes a model that is not computed here; tensors are
-            missing, unknown or mis-shaped (all of them in one message).
+            missing, unknown or mis-shaped (all of them in one message); the tokenizer is another model's.
     """
     folder = Path(folder)
     raw = read_json(folder / "config.json")
@@ -250,14 +199,25 @@ def open_source(
         others = {"--vision": vision, "--projector": projector, "--base": base}
         if odd := ", ".join(name for name, value in others.items() if value is not None):
             raise InputError(odd, "none of them: transformers' layout holds everything", file=str(folder))
-        return open_hf(folder)
+        return open_hf(folder, tokenizer, template)
     if "mm_vision_tower" in raw or vision is not None:
-        return _original(folder, raw, vision, projector, base)
+        return _settled(_original(folder, raw, vision, projector, base), raw, tokenizer, template)
     found = f"model_type {raw.get('model_type')!r} without text_config and without mm_vision_tower"
     raise InputError(found, "a LLaVA, or a LLaMA with --vision and --projector", file=str(folder / "config.json"))
 
 
-def open_hf(folder: Path) -> Source:
+def _settled(
+    source: Source, raw: Mapping[str, Any], tokenizer: Tokenizer | None, template: TemplateName | None = None
+) -> Source:
+    """With the ids of special tokens that its tokenizer has, and the template that its conversations are written by."""
+    said = said_in(raw, source.folder)
+    tokenizer = tokenizer or tokenizer_beside(source.folder)
+    config, remarks = settle(source.config, said, tokenizer, source.folder)
+    config = dataclasses.replace(config, template=choose_template(raw, tokenizer, template, source.folder))
+    return dataclasses.replace(source, config=config, remarks=source.remarks + remarks)
+
+
+def open_hf(folder: Path, tokenizer: Tokenizer | None = None, template: TemplateName | None = None) -> Source:
     """A LLaVA in transformers' layout; errors as in :func:`open_source`."""
     raw = read_json(folder / "config.json")
     on_file = parse_config(raw, folder / "config.json")
@@ -265,15 +225,15 @@ def open_hf(folder: Path) -> Source:
     vocab_size = raw.get(OWN_KEY, {}).get("vocab_size", rows)
     config = dataclasses.replace(on_file, language=dataclasses.replace(on_file.language, vocab_size=vocab_size))
     tensors = TensorFolder(folder)
-    places = _places(tensors, HF_LLAVA_RENAMES)
+    places = _tied(raw, _places(tensors, HF_LLAVA_RENAMES), *_HF_TABLES)
     if padded_rows(config) != rows or not _is_padding(places, vocab_size):
         # The table was resized, or its padding trained, after it was written here: every row of it may be meant.
         config, vocab_size = on_file, rows
     layout = with_vocabulary(HF_LLAVA, vocab_size, rows)
-    return _checked("hf", folder, config, layout, places, tensors.path)
+    return _settled(_checked("hf", folder, config, layout, places, {"": tensors.path}), raw, tokenizer, template)
 
 
-def _is_padding(places: dict[str, _Place], vocab_size: int) -> bool:
+def _is_padding(places: dict[str, Place], vocab_size: int) -> bool:
     """Whether the tables' rows from ``vocab_size`` on are one row over and over, as they are written here."""
     tables = [places[name] for name in _HF_TABLES if name in places]
     added = [place.tensors.read(place.name)[vocab_size:] for place in tables]
@@ -288,33 +248,38 @@ def _original(folder: Path, raw: dict, vision: Path | None, projector: Path | No
         tower = _places(TensorFolder(vision), CLIP_RENAMES)
         # A tower inside the checkpoint may have been trained on: it goes before the one beside it.
         places = {name: place for name, place in tower.items() if not CLIP_OTHERS.search(name)} | places
-    brought: dict[str, _Place] = {}
+    brought: dict[str, Place] = {}
     if projector is not None:
         places = {name: place for name, place in places.items() if "mm_projector" not in name}
         brought = _places(TensorFolder(projector), PROJECTOR_RENAMES)
     tower_config = vision_of(raw, vision, folder / "config.json")
-    two_matrices = "model.mm_projector.2.weight" in places | brought
-    config = parse_original_config(raw, folder / "config.json", tower_config, added_ids(folder), two_matrices)
-    rows, table = brought.get(_TABLES[0]), places.get(_TABLES[0])
+    second = (places | brought).get("model.mm_projector.2.weight")
+    maps = second or (places | brought).get("model.mm_projector.weight")
+    config = parse_original_config(
+        raw, folder / "config.json", tower_config, added_ids(folder), second is not None, maps and maps.home
+    )
+    rows, table = brought.get(TABLES[0]), places.get(TABLES[0])
     # Under peft's names a table was trained as a whole, and replaces the model's.
     if rows is not None and table is not None and not rows.name.startswith(_PEFT):
-        brought[_TABLES[0]] = _Place(NewRows(table, rows, config.image_ends), table.name)
+        brought[TABLES[0]] = Place(NewRows(table, rows, config.image_ends), table.name)
     places |= brought
     if not any("vision_tower" in name for name in places):
         found, wanted = "no vision tower in it", f"--vision with a folder of {raw.get('mm_vision_tower')}"
         raise InputError(found, wanted, file=str(model.path))
-    source = _checked("llava", folder, config, original_llava(config.projector), places, model.path)
+    files = {"mm_projector": projector or model.path, "vision_tower": vision or model.path, "": model.path}
+    places = _tied(raw, places, *TABLES)
+    source = _checked("llava", folder, config, original_llava(config.projector), places, files)
     if base is None:
-        _check_no_delta(source, model.path)
+        _check_no_delta(source)
     return source
 
 
-def _check_no_delta(source: Source, file: Path) -> None:
+def _check_no_delta(source: Source) -> None:
     """Deltas have the names, shapes and config of a model; only their values tell."""
     scale = float(np.abs(source.read(_FINAL_NORM).astype(np.float32)).mean())
     if scale < _LEAST_SCALE:
         found = f"a final norm whose scales are {scale:.3g} on average: weights stored as a difference to a LLaMA"
-        raise InputError(found, "--base with the folder of that LLaMA", file=str(file))
+        raise InputError(found, "--base with the folder of that LLaMA", file=str(source.places[_FINAL_NORM].home))
 
 
 def added_ids(folder: Path) -> dict[str, Any]:
@@ -323,19 +288,44 @@ def added_ids(folder: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _places(tensors: Tensors, renames: tuple[tuple[str, str], ...]) -> dict[str, _Place]:
-    return {name: _Place(tensors, here) for name, here in normalised(tensors.shapes, renames).items()}
+def _places(tensors: Tensors, renames: tuple[tuple[str, str], ...]) -> dict[str, Place]:
+    return {name: Place(tensors, here) for name, here in normalised(tensors.shapes, renames).items()}
+
+
+def _tied(raw: Mapping[str, Any], places: dict[str, Place], table: str, head: str) -> dict[str, Place]:
+    """With the token table as the head where the config says that they are one."""
+    return {**places, head: places[table]} if is_tied(raw) and table in places else places
 
 
 def _checked(
-    name: LayoutName, folder: Path, config: LlavaConfig, layout: Layout, places: dict[str, _Place], file: Path
+    name: LayoutName,
+    folder: Path,
+    config: LlavaConfig,
+    layout: Layout,
+    places: dict[str, Place],
+    files: Mapping[str, Path],
 ) -> Source:
+    """``files`` says where tensors whose names hold a text would lie; the entry "" is for all others."""
     expected = slots(layout, stored_shapes(name, config))
-    found = {name: place.tensors.shapes[place.name] for name, place in places.items()}
-    if trouble := problems(expected, found):
-        raise InputError(trouble, "the tensors that config.json describes", file=str(file))
-    ordered = sorted(expected, key=lambda one: str(places[one].tensors.home[places[one].name]))
-    return Source(name, folder, config, {one: expected[one] for one in ordered}, places)
+    by_file: dict[Path, set[str]] = {}
+    for one in expected.keys() | places.keys():
+        home = places[one].home if one in places else next(files[part] for part in files if part in one)
+        by_file.setdefault(home, set()).add(one)
+    found = {one: place.tensors.shapes[place.name] for one, place in places.items()}
+    spelled = {one: place.name for one, place in places.items()}
+    odd: dict[str, str] = {}
+    for file, names in by_file.items():
+        here = {one: slot for one, slot in expected.items() if one in names}
+        there = {one: shape for one, shape in found.items() if one in names}
+        if complaint := problems(here, there, spelled):
+            odd[str(file)] = complaint
+    if odd:
+        (first, complaint), *others = sorted(odd.items())
+        found_all = "; ".join([complaint, *(f"in {file} {text}" for file, text in others)])
+        raise InputError(found_all, "the tensors that config.json describes", file=first)
+    ordered = sorted(expected, key=lambda one: str(places[one].home))
+    source = Source(name, folder, config, {one: expected[one] for one in ordered}, places)
+    return dataclasses.replace(source, remarks=tuple(source.mixed_types()))
 
 
 def stored_shapes(layout: LayoutName, config: LlavaConfig) -> Params:

@@ -9,7 +9,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vlm_jax.arrays import Params
-from vlm_jax.parallel.mesh import shardings
+from vlm_jax.checkpoints.finite import not_finite
+from vlm_jax.errors import InputError
+from vlm_jax.parallel.mesh import path_name, shardings
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,12 +40,36 @@ class StoredArray:
         return np.asarray(self.read(), dtype, copy=copy)
 
 
-def place_stored(mesh: Mesh, tree: Params) -> Params:
-    """Put stored weights on the mesh, one leaf after the other; each device gets its part alone."""
+def place_stored(mesh: Mesh, tree: Params, arithmetic: str | None = None, masters: bool = True) -> Params:
+    """Put stored weights on the mesh, one leaf after the other; each device gets its part alone.
 
-    def load(leaf: StoredArray, sharding: jax.sharding.Sharding) -> jax.Array:
+    Args:
+        mesh: The devices.
+        tree: Stored or NumPy arrays.
+        arithmetic: Type that the model computes in. Kernels take it once here, not anew at every token; the values are
+            those that casting at each use gives. None leaves every leaf its type.
+        masters: Leave float32 kernels as they are, for training that updates them.
+
+    Raises:
+        InputError: A value is none any more in that type.
+    """
+
+    def load(path: Any, leaf: StoredArray | np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
         stored = np.asarray(leaf)
+        masters_stay = masters and stored.dtype == np.float32
+        if arithmetic is not None and path_name(path).endswith("/kernel") and not masters_stay:
+            stored = _cast(path_name(path), stored, np.dtype(arithmetic))
         # A copy, since an array over a mapped file would keep its pages in memory beside the device's.
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: np.array(stored[index]))
 
-    return jax.tree.map(load, tree, shardings(mesh, tree))
+    return jax.tree_util.tree_map_with_path(load, tree, shardings(mesh, tree))
+
+
+def _cast(name: str, stored: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if stored.dtype == dtype:
+        return stored
+    with np.errstate(over="ignore"):
+        cast = stored.astype(dtype)
+    if not_finite(cast):
+        raise InputError(f"values of {name} beyond {dtype}", "--dtype float32")
+    return cast

@@ -59,6 +59,7 @@ def _native(folder: Path) -> Description:
     stored = f"quantised to {info.scheme}" if info.scheme else "not quantised"
     origin = info.source
     remarks = [f"{stored}; from {origin['path']} ({origin['layout']} layout, sha256 {origin['sha256'][:12]}...)"]
+    remarks.append(f"prompts: {info.config.template}")
     parts = _parts(file.shapes(), file.dtypes())
     # Not from the stored shapes: blocks of codes are filled up, scales are no parameters.
     whole = _parts(
@@ -72,13 +73,26 @@ def _native(folder: Path) -> Description:
 def _adapter(folder: Path) -> Description:
     file = peft_files.weights_file(folder)
     raw = read_json(folder / peft_files.CONFIG_FILE)
-    remarks = [f"rank {raw.get('r')}, alpha {raw.get('lora_alpha')}, over {raw.get('base_model_name_or_path')}"]
+    kind = ", scaled by its root (rsLoRA)" if raw.get("use_rslora") else ""
+    over = raw.get("base_model_name_or_path")
+    remarks = [f"rank {raw.get('r')}, alpha {raw.get('lora_alpha')}{kind}, over {over}"]
     remarks += [f"a {kind} head beside it: {path}" for kind, path in peft_files.head_files(folder).items()]
     try:
-        peft_files.read_adapter(folder)
+        remarks += _adapted(peft_files.open_adapter(folder))
     except InputError as error:
         remarks.append(f"not usable here: found {error.found}; expected {error.expected}")
     return Description("peft adapter", _parts(file.shapes(), file.dtypes()), remarks)
+
+
+def _adapted(adapter: peft_files.Adapter) -> list[str]:
+    """What of the decoder it adapts, and what lies beside that; reads the values once, as loading does."""
+    for name in adapter.names:
+        adapter.read(name)
+    projections = sorted({projection for _, projection in adapter.modules})
+    layers = {layer for layer, _ in adapter.modules}
+    ranks = sorted({one.rank for one in adapter.modules.values()})
+    found = [f"{', '.join(projections)} of {len(layers)} layers, rank {' or '.join(map(str, ranks))}"]
+    return found + (["with a projector of its own"] if adapter.read_projector() else [])
 
 
 def _torch(folder: Path) -> Description:
@@ -87,7 +101,8 @@ def _torch(folder: Path) -> Description:
     try:
         source = open_source(folder)
         layout = {"hf": "transformers' LLaVA", "llava": "original LLaVA"}[source.layout]
-        remarks = _without_tokenizer(folder) or ["complete"]
+        remarks = [*source.remarks, f"prompts: {source.config.template}"]
+        remarks += _without_tokenizer(folder) or ["complete"]
     except InputError as error:
         layout = _guess(raw)
         remarks = [f"not usable as it is: found {error.found}; expected {error.expected}"]

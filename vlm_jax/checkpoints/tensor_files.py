@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from vlm_jax.checkpoints.layouts import normalised
 from vlm_jax.errors import InputError
-from vlm_jax.files import read_json, write_json
+from vlm_jax.files import read_json, refuse_pointer, write_json
 
 if TYPE_CHECKING:
     from vlm_jax.checkpoints.torch_files import TorchFile
@@ -47,13 +47,13 @@ class TensorFile:
 
     def __init__(self, path: Path):
         """Raises:
-        InputError: The file is missing, cut short or not safetensors.
+        InputError: The file is missing, may not be read, is cut short or not safetensors.
         """
         self.path = path
+        # safetensors has one word for a file that is not there and for one that may not be read.
+        refuse_pointer(path)
         try:
             self._file = safe_open(path, framework="numpy")
-        except FileNotFoundError:
-            raise InputError("no such file", "a safetensors file", file=str(path)) from None
         except (SafetensorError, OSError) as error:
             raise InputError(str(error), "a complete safetensors file", file=str(path)) from None
 
@@ -147,6 +147,8 @@ def weight_files(folder: Path) -> WeightFiles:
     """
     if folder.is_file():
         return WeightFiles(folder, [folder], {})
+    if not folder.exists():
+        raise InputError("no such file or folder", "weights", file=str(folder))
     for name in _WHOLE:
         index, whole = folder / f"{name}.index.json", folder / name
         if index.exists() and whole.exists():
@@ -173,21 +175,16 @@ def _stays_inside(file: str) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in file
 
 
-def not_finite(tensor: np.ndarray) -> int:
-    """How many values are NaN or infinite."""
-    # A sum is finite where all values are, at a tenth of the price of looking at each.
-    with np.errstate(all="ignore"):
-        if np.isfinite(tensor.sum(dtype=np.float32)):
-            return 0
-    return int(tensor.size - np.isfinite(tensor).sum())
-
-
 def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     """One file; safetensors writes an array's buffer as it lies in memory, transposed ones have to be copied."""
     solid = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in tensors.items()}
     # transformers refuses a file that does not name its framework.
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file(solid, path, metadata={"format": "pt"})
+        # safetensors writes what its owner alone may read, whatever the umask says.
+        path.chmod(mode)
     except SafetensorError as error:
         # Its own error hides the system's, a full disk's say.
         if (number := re.search(r"os error (\d+)", str(error))) is None:

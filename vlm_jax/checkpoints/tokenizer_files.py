@@ -1,20 +1,15 @@
 """The files of a Hugging Face tokenizer beside a checkpoint."""
 
+import json
 import shutil
 from pathlib import Path
 
-from vlm_jax.data.tokenizers import load_tokenizer
+from vlm_jax.config import LlavaConfig
+from vlm_jax.data.chat_template import NAMED, WRITTEN
+from vlm_jax.data.conversation import IMAGE, TEMPLATES, Template
+from vlm_jax.data.tokenizers import FILES, load_tokenizer
 from vlm_jax.errors import InputError
-
-_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.json",
-    "chat_template.jinja",
-)
+from vlm_jax.files import read_json, write_bytes, write_json
 
 
 def tokenizer_files(source: Path) -> list[Path]:
@@ -23,7 +18,7 @@ def tokenizer_files(source: Path) -> list[Path]:
     Raises:
         InputError: There is none.
     """
-    found = [name for name in _FILES if (source / name).is_file()]
+    found = [name for name in FILES if (source / name).is_file()]
     if not {"tokenizer.json", "tokenizer.model"} & set(found):
         raise InputError("no tokenizer", "tokenizer.json or tokenizer.model", file=str(source))
     return [source / name for name in found]
@@ -35,16 +30,56 @@ def copy_tokenizer(source: Path, target: Path) -> None:
         shutil.copyfile(path, target / path.name)
 
 
-def copy_with_image_token(source: Path, target: Path, image_token_id: int) -> None:
-    """Copy the tokenizer; where ``<image>`` is missing and its id is the next free one, as in original LLaVA, add it.
+def copy_for_transformers(source: Path, target: Path, config: LlavaConfig) -> None:
+    """Copy the tokenizer with what transformers' ``pipeline`` and batched ``generate`` look for in a folder.
 
-    transformers' processor puts the placeholder into the text itself and needs a token for it.
+    That is a token for the image, which its processor writes into the text itself (original LLaVA has none; where the
+    image's id is the next free one it is added), padding on the left, and a chat template, which writes conversations
+    out as ``config.template`` does.
 
     Raises:
         InputError: There is no tokenizer.
     """
     copy_tokenizer(source, target)
     tokenizer = load_tokenizer(target)
-    if "<image>" not in tokenizer.get_vocab() and len(tokenizer) == image_token_id:
-        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    if IMAGE not in tokenizer.get_vocab() and len(tokenizer) == config.image_token_id:
+        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
         tokenizer.save_pretrained(target)
+    path = target / "tokenizer_config.json"
+    settings = (read_json(path) if path.exists() else {}) | {"padding_side": "left"}
+    if tokenizer.pad_token is None:
+        settings["pad_token"] = tokenizer.convert_ids_to_tokens(config.pad_token_id)
+    if config.template != "chat":
+        # Another one beside ours would be read in its place.
+        settings.pop("chat_template", None)
+        (target / "chat_template.json").unlink(missing_ok=True)
+        ends = tuple(tokenizer.convert_ids_to_tokens(list(config.image_ends))) if config.image_ends else ("", "")
+        jinja = NAMED.get(config.template) or as_jinja(TEMPLATES[config.template], ends)
+        write_bytes(target / "chat_template.jinja", jinja.encode())
+    write_json(path, settings)
+
+
+def as_jinja(template: Template, ends: tuple[str, str] = ("", "")) -> str:
+    """A chat template for transformers that writes a conversation as :func:`vlm_jax.data.conversation.render` does.
+
+    Contents are texts, or lists of parts of type ``image`` and ``text``; images go to the front of their turn.
+
+    Args:
+        template: The words around the turns.
+        ends: Tokens before and after an image.
+    """
+    (user, assistant), (between, end) = template.roles, template.separators
+    image, asked = json.dumps(f"{ends[0]}{IMAGE}{ends[1]}\n"), json.dumps(f"{between}{assistant}:")
+    return "".join(
+        [
+            WRITTEN.replace("IMAGES", image),
+            "{%- if messages[0]['role'] == 'system' -%}",
+            f"{{{{ written(messages[0]['content']) + {json.dumps(between)} }}}}",
+            f"{{%- else -%}}{{{{ {json.dumps(template.system and template.system + between)} }}}}{{%- endif -%}}",
+            "{%- for message in messages -%}{%- if message['role'] == 'user' -%}",
+            f"{{{{ {json.dumps(user + ': ')} + written(message['content']) + {asked} }}}}",
+            "{%- elif message['role'] == 'assistant' -%}",
+            f"{{{{ ' ' + written(message['content']) + {json.dumps(end)} }}}}",
+            "{%- endif -%}{%- endfor -%}",
+        ]
+    )

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from vlm_jax.errors import InputError
+from vlm_jax.files import refuse_pointer
 
 _SAFE_TORCH = (2, 6)
 _KINDS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool")
@@ -31,8 +32,7 @@ class TorchFile:
             it would run code.
         """
         self.path = path
-        if not path.is_file():
-            raise InputError("no such file", "a torch file", file=str(path))
+        refuse_pointer(path)
         self._tensors = _load(path)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

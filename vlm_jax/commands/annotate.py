@@ -6,9 +6,11 @@ Writes WORLD/preferences.json in LLaVA-RLHF's layout. Pairs whose answers are th
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
+from vlm_jax.ranges import LARGEST_SEED, Range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +34,12 @@ class Options:
     checkpoint: str
     world: Path
     adapter: Path | None = None
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(0, 100)] = 1.0
     recipe: str | None = None
-    max_new_tokens: int | None = from_recipe()
-    batch_size: int | None = from_recipe()
-    prompt_lengths: tuple[int, ...] | None = from_recipe()
-    seed: int = 0
+    max_new_tokens: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    batch_size: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    prompt_lengths: Annotated[tuple[int, ...] | None, Range(1, 1 << 20)] = from_recipe()
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     mesh: MeshOptions = MeshOptions()
 
 
@@ -45,7 +47,6 @@ def run(options: Options) -> None:
     import numpy as np
 
     from vlm_jax.checkpoints.opening import open_model, open_policy
-    from vlm_jax.errors import require_positive
     from vlm_jax.evals.scenes.scorer import ask
     from vlm_jax.files import write_json
     from vlm_jax.generate.sampling import Sampling
@@ -54,7 +55,6 @@ def run(options: Options) -> None:
     from vlm_jax.scenes.preferences import annotate
 
     options = with_recipe(options, "answer")
-    require_positive(options, "batch_size")
     sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     target = options.world / "preferences.json"
     begun = begin(options, target, target.with_suffix(".run.json"), options.checkpoint)

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from vlm_jax.config import TemplateName
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -24,6 +26,8 @@ class Options:
         projector: mm_projector.bin or non_lora_trainables.bin that brings or replaces the projector.
         base: Folder of the LLaMA that delta weights are added to.
         tokenizer: Folder of the tokenizer; that of the checkpoint without.
+        template: How conversations with the model are written out, where neither its config nor its tokenizer says;
+            `chat` is the tokenizer's own template.
         dtype: Type of the weights that are not quantised; each keeps its own without.
         quantize: Store the decoder blocks' projections in 8 bits a weight (by column), in 4.5 (NF4, blocks of 64) or in
             4.1 (NF4 with 8-bit magnitudes).
@@ -35,6 +39,7 @@ class Options:
     projector: Path | None = None
     base: Path | None = None
     tokenizer: Path | None = None
+    template: TemplateName | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     quantize: Literal["int8", "nf4", "nf4_double"] | None = None
 
@@ -45,7 +50,10 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.native import CONFIG_FILE
     from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.sources import open_source
+    from vlm_jax.checkpoints.tokenizer_files import tokenizer_files
+    from vlm_jax.data.tokenizers import load_tokenizer
     from vlm_jax.errors import InputError
+    from vlm_jax.files import read_json
     from vlm_jax.runs.progress import Meter
 
     if (options.source / CONFIG_FILE).exists():
@@ -53,10 +61,17 @@ def run(options: Options) -> None:
         raise InputError("a checkpoint in our own layout, converted already", wanted, file=str(options.source))
     if is_adapter(options.source):
         _refuse_options(options)
-        report(export_adapter(options.source, options.target, "llava"))
+        export_adapter(options.source, options.target, "llava")
         print(options.target)
         return
-    source = open_source(options.source, options.vision, options.projector, options.base)
+    # First of all: hours of converting are lost where nobody can write to the result.
+    read_json(options.source / "config.json")
+    folder = options.tokenizer or options.source
+    tokenizer_files(folder)
+    tokenizer = load_tokenizer(folder)
+    source = open_source(options.source, options.vision, options.projector, options.base, tokenizer, options.template)
+    for remark in source.remarks:
+        print(f"note: {remark}")
     mebibytes = 2**20
     total = sum(path.stat().st_size for path in source.files) // mebibytes
     done = 0
@@ -67,9 +82,7 @@ def run(options: Options) -> None:
             done += size
             meter.update(min(done // mebibytes, total))
 
-        rows = convert(
-            source, options.target, options.tokenizer or options.source, options.dtype, options.quantize, step
-        )
+        rows = convert(source, options.target, folder, options.dtype, options.quantize, step)
     report(rows)
     print(options.target)
 
@@ -78,21 +91,14 @@ def _refuse_options(options: Options) -> None:
     """An adapter has none of what the options speak of."""
     from vlm_jax.errors import InputError
 
-    names = ("vision", "projector", "base", "tokenizer", "dtype", "quantize")
+    names = ("vision", "projector", "base", "tokenizer", "template", "dtype", "quantize")
     if odd := [f"--{name}" for name in names if getattr(options, name) is not None]:
         raise InputError(f"{', '.join(odd)} for an adapter", "none of them", file=str(options.source))
-    for path in sorted(options.source.glob("non_lora_trainables.*")):
-        print(
-            f"warning: {path} is no part of an adapter; it goes with its base: vlm-jax convert ... --projector {path}"
-        )
 
 
 def report(rows: list[dict]) -> None:
-    """What a reader should know of the weights: broken ones by name, and the error of quantising them."""
-    for row in rows:
-        if row["not_finite"]:
-            print(f"warning: {row['not_finite']} values of {row['tensor']} are NaN or infinite as stored")
-    if errors := [row for row in rows if row.get("relative_rms") is not None]:
+    """The error of quantising the weights."""
+    if errors := [row for row in rows if "relative_rms" in row]:
         worst = max(errors, key=lambda row: row["relative_rms"])
         mean = sum(row["relative_rms"] for row in errors) / len(errors)
         print(

@@ -10,9 +10,10 @@ import dataclasses
 import functools
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from vlm_jax.commands.reward_view import RewardView
+from vlm_jax.ranges import LARGEST_COUNT, LARGEST_SEED, Range
 from vlm_jax.scenes.world import STANDARD_DIALS, Dials
 
 if TYPE_CHECKING:
@@ -39,14 +40,14 @@ class Options:
     """
 
     out: Path = Path("runs/demo")
-    seed: int = 0
-    resolution: int = 16
-    preference: int = 3600
-    prompts: int = 2400
-    validation: int = 0
-    test: int = 300
-    reward_epochs: float = 1.0
-    ppo_steps: int = 20
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
+    resolution: Annotated[int, Range(1, 1 << 14)] = 16
+    preference: Annotated[int, Range(0, 10_000_000)] = 3600
+    prompts: Annotated[int, Range(1, 10_000_000)] = 2400
+    validation: Annotated[int, Range(0, 10_000_000)] = 0
+    test: Annotated[int, Range(0, 10_000_000)] = 300
+    reward_epochs: Annotated[float, Range(0, 1e6, open=True)] = 1.0
+    ppo_steps: Annotated[int, Range(1, LARGEST_COUNT)] = 20
     dials: Dials = STANDARD_DIALS
 
 
@@ -91,9 +92,8 @@ def run(options: Options) -> None:
 
 
 def _check_sizes(options: Options) -> None:
-    from vlm_jax.errors import InputError, require_positive
+    from vlm_jax.errors import InputError
 
-    require_positive(options, "resolution", "prompts", "reward_epochs", "ppo_steps")
     if options.preference < _FEWEST:
         raise InputError(f"{options.preference} preference scenes", f"at least {_FEWEST}")
     if (options.test or options.validation) < _FEWEST_SCORED:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from vlm_jax.errors import InputError
+from vlm_jax.ranges import check_ranges
 from vlm_jax.recipes import Recipe, names, read
 
 _MARK = "from recipe"
@@ -28,11 +29,16 @@ def with_recipe(options: AnyOptions, stage: str, facts: bool = False) -> AnyOpti
         facts: Whether a reward model reads facts.
 
     Raises:
-        InputError: The checkpoint is of no preset and something is left out; the recipe is broken, or of another stage.
+        InputError: The checkpoint is of no preset and something is left out; the recipe is broken, or of another stage;
+            a number is out of its range.
     """
     missing = _left_out(options)
-    if not missing:
-        return options
+    found = _looked_up(options, stage, facts, missing) if missing else options
+    check_ranges(found)
+    return found
+
+
+def _looked_up(options: AnyOptions, stage: str, facts: bool, missing: list[str]) -> AnyOptions:
     recipe = read(_name(options, stage, missing))
     known, figures = _fields(options), recipe.figures(facts)
     if unknown := sorted(figures.keys() - known.keys()):

@@ -1,12 +1,14 @@
-"""Answer a prompt about an image, with a checkpoint or an adapter over it. Any JPEG or PNG (or other image) will do.
+"""Answer a prompt about an image, with a checkpoint or an adapter over it. Any JPEG or PNG will do.
 
 Example: vlm-jax generate --checkpoint tiny --image photo.jpg --prompt "What is in the picture?"
 """
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated, Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
+from vlm_jax.ranges import LARGEST_COUNT, LARGEST_SEED, Range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +17,8 @@ class Options:
 
     Attributes:
         checkpoint: Folder in transformers' LLaVA layout or of `vlm-jax convert`, or `tiny`.
-        prompt: What to ask.
-        image: The picture; without one the model gets text alone.
+        prompt: What to ask; the picture stands in front of it, wherever it says <image>.
+        image: The picture (JPEG, PNG, WebP, GIF, BMP, TIFF or PPM); without one the model gets text alone.
         adapter: Adapter folder, as `sft` and `ppo` write it.
         max_new_tokens: Limit of the answer.
         temperature: 0 always takes the most likely token.
@@ -25,6 +27,7 @@ class Options:
         seed: Of the draws.
         max_length: Most positions that the prompt may take, image included.
         preset: Refuse a checkpoint that is not this preset.
+        dtype: Arithmetic; the checkpoint's own without.
         mesh: Layout of the devices.
     """
 
@@ -32,36 +35,28 @@ class Options:
     prompt: str
     image: Path | None = None
     adapter: Path | None = None
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int = 0
-    max_length: int = 1024
+    max_new_tokens: Annotated[int, Range(1, 1 << 20)] = 128
+    temperature: Annotated[float, Range(0, 100)] = 0.0
+    top_p: Annotated[float, Range(0, 1, open=True)] = 1.0
+    top_k: Annotated[int, Range(0, LARGEST_COUNT)] = 0
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
+    max_length: Annotated[int, Range(1, 1 << 20)] = 1024
     preset: str | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
     mesh: MeshOptions = MeshOptions()
 
 
 def run(options: Options) -> None:
-    from vlm_jax.checkpoints.opening import open_model, open_policy
-    from vlm_jax.data.conversation import IMAGE, Turn
     from vlm_jax.data.images import load_image
-    from vlm_jax.data.pipelines import image_prompts
-    from vlm_jax.data.sources import Prompt
-    from vlm_jax.generate.answers import answer
     from vlm_jax.generate.sampling import Sampling
+    from vlm_jax.scripting.model import load
+    from vlm_jax.scripting.rows import aligned, prompts
 
     sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.top_k)
+    # Before the model is loaded: a mistake should not cost a minute.
+    prompts(aligned(images=options.image, questions=options.prompt))
     if options.image is not None:
-        # Before the model is loaded: a mistyped name should not cost a minute.
         load_image(options.image)
-    text = options.prompt if options.image is None else f"{IMAGE}\n{options.prompt}"
-    record = Prompt(id="prompt", image=options.image, turns=(Turn("human", text),))
-    model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
-    buckets = [length for length in (64, 128, 256, 512, 1024) if length < options.max_length]
-    buckets.append(options.max_length)
-    # The devices share a batch evenly: rows are filled up, fillers are not answered.
-    rows = options.mesh.data * options.mesh.fsdp
-    batches = image_prompts([record], model.tokenizer, model.config, model.template, rows, buckets)
-    lora = open_policy(model, options.adapter)
-    print(answer(model, lora, batches, sampling, options.seed)[0])
+    model = load(options.checkpoint, options.adapter, dtype=options.dtype, mesh=options.mesh, preset=options.preset)
+    settings = dataclasses.asdict(sampling) | {"seed": options.seed, "max_length": options.max_length}
+    print(model.answer(options.image, options.prompt, **settings)[0])

@@ -40,6 +40,7 @@ class Options:
 
 
 def run(options: Options) -> None:
+    from vlm_jax.checkpoints.adapters import load_projector
     from vlm_jax.checkpoints.merge import logit_change, write_merged
     from vlm_jax.checkpoints.opening import checkpoint_folder, map_base, source_of
     from vlm_jax.files import refuse_existing
@@ -50,7 +51,10 @@ def run(options: Options) -> None:
     config, lora, apart = _base_and_adapter(options)
     origin = source_of(options.checkpoint)
     source = {"path": origin.source, "layout": "merged", "sha256": origin.sha256, "adapter": str(options.adapter)}
-    write_merged(options.target, config, map_base(folder)[1], lora, folder, source)
+    base = map_base(folder)[1]
+    if (projector := load_projector(options.adapter, config)) is not None:
+        base = {**base, "projector": projector}
+    write_merged(options.target, config, base, lora, folder, source)
     change = logit_change(apart, _merged_logits(options))
     if not math.isfinite(change.largest):
         # Of finite weights, in an arithmetic that is too narrow for them.

@@ -9,16 +9,18 @@ are the recipe's (`vlm-jax recipe list`). The same command continues a run that 
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
 from vlm_jax.commands.reward_view import RewardView, check_view, evaluation_turn
-from vlm_jax.commands.training import Training, open_for_training, optim_of
+from vlm_jax.commands.training import Training, checked, open_for_training, optim_of
+from vlm_jax.ranges import LARGEST_COUNT, Range
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from vlm_jax.arrays import Params
     from vlm_jax.checkpoints.opening import Model
@@ -66,24 +68,24 @@ class Options(Training):
     images: Path
     policy: Path | None = None
     view: tyro.conf.OmitArgPrefixes[RewardView] = RewardView()
-    steps: int | None = from_recipe()
-    epochs: int | None = from_recipe()
-    minibatches: int | None = from_recipe()
-    prompt_length: int | None = from_recipe()
-    suffix_length: int | None = from_recipe()
-    max_new_tokens: int | None = from_recipe()
-    temperature: float | None = from_recipe()
-    kl_coefficient: float | None = from_recipe()
+    steps: Annotated[int | None, Range(1, LARGEST_COUNT)] = from_recipe()
+    epochs: Annotated[int | None, Range(1, 1000)] = from_recipe()
+    minibatches: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    prompt_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    suffix_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    max_new_tokens: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    temperature: Annotated[float | None, Range(1e-3, 100)] = from_recipe()
+    kl_coefficient: Annotated[float | None, Range(0, 1e6)] = from_recipe()
     kl_estimator: Literal["k1", "k1_clamped", "k3"] | None = from_recipe()
-    reward_scale: float | None = from_recipe()
-    stop_penalty: float | None = from_recipe()
-    length_coefficient: float | None = from_recipe()
-    correct_bonus: float | None = from_recipe()
-    gamma: float | None = from_recipe()
-    lam: float | None = from_recipe()
-    clip: float | None = from_recipe()
-    value_clip: float | None = from_recipe()
-    value_coefficient: float | None = from_recipe()
+    reward_scale: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
+    stop_penalty: Annotated[float | None, Range(0, 1e6)] = from_recipe()
+    length_coefficient: Annotated[float | None, Range(-1e6, 1e6)] = from_recipe()
+    correct_bonus: Annotated[float | None, Range(0, 1e6)] = from_recipe()
+    gamma: Annotated[float | None, Range(0, 1)] = from_recipe()
+    lam: Annotated[float | None, Range(0, 1)] = from_recipe()
+    clip: Annotated[float | None, Range(0, 1, open=True)] = from_recipe()
+    value_clip: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
+    value_coefficient: Annotated[float | None, Range(0, 1e6)] = from_recipe()
     pads: Literal["masked", "counted"] | None = from_recipe()
 
 
@@ -101,8 +103,9 @@ def run(options: Options) -> None:
     if begun.finished():
         return
     check_view(options.view, options.reward)
-    records = read_records(options)
+    rows = read_records(options)
     model = open_for_training(options, options.reward)
+    records = checked(options, begun, rows, encoder_of(options, model))
     frozen = frozen_roles(options, model)
     settings = settings_of(options)
     state = place(model.mesh, start(settings.optim, first_params(model.config, frozen)))
@@ -127,11 +130,9 @@ def complete(options: Options) -> Options:
     Raises:
         InputError: A figure is out of its range.
     """
-    from vlm_jax.errors import require_parts, require_positive
+    from vlm_jax.errors import require_parts
 
     options = with_recipe(options, "ppo", facts=options.view.facts is not None)
-    require_positive(options, "steps", "batch_size", "epochs", "minibatches", "microbatches", "save_every")
-    require_positive(options.view, "resolution")
     require_parts(options.batch_size, options.minibatches * options.microbatches, "parts (minibatches x microbatches)")
     return options
 
@@ -159,6 +160,16 @@ def read_records(options: Options) -> "list[Prompt]":
 
     facts = read_captions(options.view.facts) if options.view.facts else None
     return read_prompts(options.prompts, options.images, facts)
+
+
+def encoder_of(options: Options, model: "Model") -> "Callable[[Prompt], Any]":
+    """What raises where a prompt or its evaluation turn does not fit."""
+    from vlm_jax.data.pipelines import prompt_text
+
+    lengths = options.prompt_length, options.suffix_length
+    turn = evaluation_turn(options.view.reward_prompt)
+    text = prompt_text(model.tokenizer, model.config, model.template, *lengths, turn)
+    return lambda record: text(record, record.facts)
 
 
 def frozen_roles(options: Options, model: "Model") -> "Params":

@@ -9,16 +9,18 @@ stopped.
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
-from vlm_jax.commands.reward_view import VIEW_FILE, RewardView, described, evaluation_turn
-from vlm_jax.commands.training import NewAdapter, Training, open_for_training, optim_of
+from vlm_jax.commands.reward_view import RewardView, evaluation_turn, view_with
+from vlm_jax.commands.training import NewAdapter, Training, checked, open_for_training, optim_of
+from vlm_jax.ranges import LARGEST_COUNT, Range
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from vlm_jax.checkpoints.opening import Model
     from vlm_jax.data.sources import Preference
@@ -44,14 +46,15 @@ class Options(Training, NewAdapter):
     images: Path
     view: tyro.conf.OmitArgPrefixes[RewardView] = RewardView()
     verdict: tuple[str, str] | None = None
-    epochs: float | None = from_recipe()
-    max_length: int | None = from_recipe()
-    held_out: int | None = from_recipe()
-    centring: float | None = from_recipe()
+    epochs: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
+    max_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    held_out: Annotated[int | None, Range(0, LARGEST_COUNT)] = from_recipe()
+    centring: Annotated[float | None, Range(0, 1e6)] = from_recipe()
 
 
 def run(options: Options) -> None:
     from vlm_jax.checkpoints.adapters import save_adapter
+    from vlm_jax.checkpoints.reward_view import VIEW_FILE, written_view
     from vlm_jax.files import write_json
     from vlm_jax.parallel.compile import jit_step, place
     from vlm_jax.runs.begin import begin
@@ -63,8 +66,9 @@ def run(options: Options) -> None:
     begun = begin(options, options.out / "adapter", options.out / "run.json", options.checkpoint)
     if begun.finished():
         return
-    learnt, held_out = read_pairs(options)
+    rows = read_pairs(options)
     model = open_for_training(options)
+    learnt, held_out = split_pairs(options, checked(options, begun, rows, encoder_of(options, model)))
     steps = max(1, round(options.epochs * len(learnt) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     state = place(model.mesh, start(optim, first_role(options, model)))
@@ -75,7 +79,7 @@ def run(options: Options) -> None:
     state = train(begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches)
     accuracy = pair_accuracy(options, model, state.params, held_out)
     write_json(options.out / "results.json", {"held_out_accuracy": accuracy, "held_out_pairs": len(held_out)})
-    view = described(options.view, evaluation_turn(options.view.reward_prompt))
+    view = written_view(view_with(options.view, evaluation_turn(options.view.reward_prompt)))
     save_adapter(begun.result, model.config, state.params, notes={VIEW_FILE: view})
     told = "" if accuracy is None else f"; {100 * accuracy:.1f} % of {len(held_out)} held-out pairs right"
     print(f"{begun.result}{told}")
@@ -87,26 +91,47 @@ def complete(options: Options) -> Options:
     Raises:
         InputError: A figure is out of its range.
     """
-    from vlm_jax.errors import require_parts, require_positive
+    from vlm_jax.errors import require_parts
 
     options = with_recipe(options, "reward", facts=options.view.facts is not None)
-    require_positive(options, "epochs", "batch_size", "microbatches", "max_length", "save_every")
-    require_positive(options.view, "resolution")
     require_parts(options.batch_size, options.microbatches, "microbatches")
     return options
 
 
-def read_pairs(options: Options) -> "tuple[list[Preference], list[Preference]]":
-    """The pairs to learn from and those held out, with their facts where the reward model reads facts.
+def read_pairs(options: Options) -> "list[Preference]":
+    """All pairs, with their facts where the reward model reads facts.
 
     Raises:
         InputError: A row is broken, or there are too few to learn from.
     """
     from vlm_jax.data.sources import read_captions, read_preferences
-    from vlm_jax.errors import InputError
 
     facts = read_captions(options.view.facts) if options.view.facts else None
     records = read_preferences(options.preferences, options.images, facts)
+    # Before the model is opened; rows that are too long come off later.
+    split_pairs(options, records)
+    return records
+
+
+def encoder_of(options: Options, model: "Model") -> "Callable[[Preference], Any]":
+    """What raises where a pair does not fit."""
+    from vlm_jax.data.pipelines import pair_texts
+
+    turn = evaluation_turn(options.view.reward_prompt)
+    texts = pair_texts(model.tokenizer, model.config, model.template, options.max_length, turn)
+    return lambda record: texts(record, record.facts)
+
+
+def split_pairs(
+    options: Options, records: "Sequence[Preference]"
+) -> "tuple[Sequence[Preference], Sequence[Preference]]":
+    """The pairs to learn from, and those at the end that are held out.
+
+    Raises:
+        InputError: There are too few to learn from.
+    """
+    from vlm_jax.errors import InputError
+
     learnt = len(records) - options.held_out
     if learnt < options.batch_size:
         found = f"{len(records)} pairs, {options.held_out} of them to be held out (--held-out)"

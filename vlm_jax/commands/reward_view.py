@@ -2,15 +2,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from vlm_jax.commands.from_recipe import from_recipe
+from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
+    from vlm_jax.checkpoints.reward_view import TrainedView
     from vlm_jax.data.evaluation_turn import RewardPrompt
-
-# Beside the adapter of a reward model.
-VIEW_FILE = "reward_view.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +23,7 @@ class RewardView:
     """
 
     facts: Path | None = None
-    resolution: int | None = None
+    resolution: Annotated[int | None, Range(1, 1 << 14)] = None
     reward_prompt: str | None = from_recipe()
 
 
@@ -42,29 +41,21 @@ def turn_of(view: RewardView, adapter: Path) -> "RewardPrompt":
     Raises:
         InputError: Neither says which.
     """
-    from vlm_jax.data.evaluation_turn import RewardPrompt
+    from vlm_jax.checkpoints.reward_view import VIEW_FILE, read_trained_view
     from vlm_jax.errors import InputError
-    from vlm_jax.files import read_json
 
     if view.reward_prompt is not None:
         return evaluation_turn(view.reward_prompt)
-    if (adapter / VIEW_FILE).exists():
-        turn = read_json(adapter / VIEW_FILE).get("reward_prompt")
-        if not isinstance(turn, dict) or turn.keys() != {field.name for field in dataclasses.fields(RewardPrompt)}:
-            raise InputError(
-                f"reward_prompt {turn!r:.60}", "what `vlm-jax reward` wrote", file=str(adapter / VIEW_FILE)
-            )
-        return RewardPrompt(**turn)
+    if (trained := read_trained_view(adapter)) is not None:
+        return trained.prompt
     raise InputError(f"no {VIEW_FILE}, and no --reward-prompt", "one of them", file=str(adapter))
 
 
-def described(view: RewardView, turn: "RewardPrompt") -> dict:
+def view_with(view: RewardView, turn: "RewardPrompt") -> "TrainedView":
     """What PPO must agree with: the files of facts may differ, whether there are facts may not."""
-    return {
-        "facts": view.facts is not None,
-        "resolution": view.resolution,
-        "reward_prompt": dataclasses.asdict(turn),
-    }
+    from vlm_jax.checkpoints.reward_view import TrainedView
+
+    return TrainedView(view.facts is not None, view.resolution, turn)
 
 
 def check_view(view: RewardView, adapter: Path) -> None:
@@ -73,14 +64,14 @@ def check_view(view: RewardView, adapter: Path) -> None:
     Raises:
         InputError: They differ; names in what.
     """
+    from vlm_jax.checkpoints.reward_view import VIEW_FILE, read_trained_view, written_view
     from vlm_jax.errors import InputError, differences
-    from vlm_jax.files import read_json
 
-    if not (adapter / VIEW_FILE).exists():
+    if (trained := read_trained_view(adapter)) is None:
         return
-    trained, now = (
-        {key: repr(value) for key, value in values.items()}
-        for values in (read_json(adapter / VIEW_FILE), described(view, turn_of(view, adapter)))
+    asked, found = (
+        {key: repr(value) for key, value in written_view(one).items()}
+        for one in (view_with(view, turn_of(view, adapter)), trained)
     )
-    if odd := differences(now, trained):
+    if odd := differences(asked, found):
         raise InputError(odd, "what the reward model was trained with", file=str(adapter / VIEW_FILE))

@@ -7,7 +7,9 @@ The dials plant the causes of hallucination. A folder is drawn whole or not at a
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
+from vlm_jax.ranges import LARGEST_SEED, Range
 from vlm_jax.scenes.world import STANDARD_DIALS, Dials
 
 
@@ -27,12 +29,12 @@ class Options:
     """
 
     out: Path
-    train: int = 2000
-    preference: int = 2000
-    prompts: int = 2000
-    validation: int = 300
-    test: int = 300
-    seed: int = 0
+    train: Annotated[int, Range(0, 10_000_000)] = 2000
+    preference: Annotated[int, Range(0, 10_000_000)] = 2000
+    prompts: Annotated[int, Range(0, 10_000_000)] = 2000
+    validation: Annotated[int, Range(0, 10_000_000)] = 300
+    test: Annotated[int, Range(0, 10_000_000)] = 300
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     dials: Dials = STANDARD_DIALS
 
 

@@ -8,10 +8,11 @@ that was stopped.
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
-from vlm_jax.commands.training import NewAdapter, Training, open_for_training, optim_of
+from vlm_jax.commands.training import NewAdapter, Training, checked, open_for_training, optim_of
+from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
     from vlm_jax.arrays import Params
@@ -33,12 +34,12 @@ class Options(Training, NewAdapter):
     data: Path
     images: Path
     trainable: Literal["lora", "full"] = "lora"
-    epochs: float | None = from_recipe()
-    max_length: int | None = from_recipe()
+    epochs: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
+    max_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
 
 
 def run(options: Options) -> None:
-    from vlm_jax.data.pipelines import instruction_batches
+    from vlm_jax.data.pipelines import instruction_batches, instruction_text
     from vlm_jax.data.sources import read_instructions
     from vlm_jax.parallel.compile import jit_step, place
     from vlm_jax.runs.begin import begin
@@ -51,14 +52,14 @@ def run(options: Options) -> None:
     begun = begin(options, result, options.out / "run.json", options.checkpoint)
     if begun.finished():
         return
-    records = read_instructions(options.data, options.images)
+    rows = read_instructions(options.data, options.images)
     model = open_for_training(options)
+    reading = model.tokenizer, model.config, model.template
+    records = checked(options, begun, rows, instruction_text(*reading, options.max_length))
     steps = max(1, round(options.epochs * len(records) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     state = place(model.mesh, start(optim, first_weights(options, model)))
-    batches = instruction_batches(
-        records, model.tokenizer, model.config, model.template, options.batch_size, options.max_length, options.seed
-    )
+    batches = instruction_batches(records, *reading, options.batch_size, options.max_length, options.seed)
     step = jit_step(sft_step, model.mesh, model.config, SftSettings(optim, options.microbatches), state=state)
     pace = Pace("sft", steps, options.save_every)
     state = train(begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches)
@@ -72,7 +73,7 @@ def complete(options: Options) -> Options:
     Raises:
         InputError: A figure is out of its range, or belongs to the other kind of training.
     """
-    from vlm_jax.errors import InputError, require_parts, require_positive
+    from vlm_jax.errors import InputError, require_parts
 
     if options.trainable == "full":
         if options.lora_rank is not None or options.lora_alpha is not None:
@@ -80,7 +81,6 @@ def complete(options: Options) -> Options:
         # There is no adapter.
         options = dataclasses.replace(options, lora_rank=0, lora_alpha=0.0)
     options = with_recipe(options, f"sft-{options.trainable}")
-    require_positive(options, "epochs", "batch_size", "microbatches", "max_length", "save_every")
     require_parts(options.batch_size, options.microbatches, "microbatches")
     return options
 

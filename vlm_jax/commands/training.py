@@ -2,14 +2,20 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.from_recipe import from_recipe
+from vlm_jax.ranges import LARGEST_COUNT, LARGEST_SEED, Range
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
     from vlm_jax.checkpoints.opening import Model
     from vlm_jax.config import LoraConfig
+    from vlm_jax.data.checks import AnyRecord
+    from vlm_jax.runs.begin import Run
     from vlm_jax.train.optim import Optim
 
 
@@ -32,6 +38,7 @@ class Training:
         b2: Of AdamW.
         remat: What a backward pass keeps of each decoder block: everything, the matrix products, or the input alone.
         save_every: Steps between checkpoints.
+        drop_long: Leave rows out whose texts do not fit, and say how many; without, such a row is refused.
         seed: Order of the data, all draws, and the adapter's start.
         preset: Refuse a checkpoint that is not this preset.
         mesh: Layout of the devices.
@@ -40,17 +47,18 @@ class Training:
     checkpoint: str
     out: Path
     recipe: str | None = None
-    batch_size: int | None = from_recipe()
-    microbatches: int | None = from_recipe()
-    learning_rate: float | None = from_recipe()
+    batch_size: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    microbatches: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    learning_rate: Annotated[float | None, Range(0, 10, open=True)] = from_recipe()
     schedule: Literal["constant", "cosine"] | None = from_recipe()
-    warmup: float | None = from_recipe()
-    clip_norm: float | None = from_recipe()
-    weight_decay: float | None = from_recipe()
-    b2: float | None = from_recipe()
+    warmup: Annotated[float | None, Range(0, 1e6)] = from_recipe()
+    clip_norm: Annotated[float | None, Range(0, 1e9, open=True)] = from_recipe()
+    weight_decay: Annotated[float | None, Range(0, 10)] = from_recipe()
+    b2: Annotated[float | None, Range(0, 1)] = from_recipe()
     remat: Literal["none", "dots", "block"] | None = from_recipe()
-    save_every: int | None = from_recipe()
-    seed: int = 0
+    save_every: Annotated[int | None, Range(1, LARGEST_COUNT)] = from_recipe()
+    drop_long: bool = False
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     preset: str | None = None
     mesh: MeshOptions = MeshOptions()
 
@@ -64,8 +72,8 @@ class NewAdapter:
         lora_alpha: Its updates are multiplied by alpha / rank.
     """
 
-    lora_rank: int | None = from_recipe()
-    lora_alpha: float | None = from_recipe()
+    lora_rank: Annotated[int | None, Range(0, 1 << 14)] = from_recipe()
+    lora_alpha: Annotated[float | None, Range(0, 1e6)] = from_recipe()
 
 
 def optim_of(options: Training, steps: int, warmup_steps: int) -> "Optim":
@@ -110,3 +118,30 @@ def open_for_training(options: Training, adapter: Path | None = None) -> "Model"
     if isinstance(options, NewAdapter) and options.lora_rank:
         config = dataclasses.replace(config, lora=lora_of(options))
     return dataclasses.replace(model, config=config)
+
+
+def checked(
+    options: Training, begun: "Run", records: "Sequence[AnyRecord]", encode: "Callable[[AnyRecord], Any]"
+) -> "list[AnyRecord]":
+    """All rows looked at before the first step, the pictures as well unless a run goes on.
+
+    Args:
+        options: Whether rows that are too long are left out.
+        begun: The run.
+        records: All rows.
+        encode: Raises where a row's texts do not fit.
+
+    Raises:
+        InputError: A row cannot be used; names it.
+    """
+    from vlm_jax.data.checks import check_images, fitting
+    from vlm_jax.runs.progress import Meter
+
+    with Meter("rows", len(records)) as meter:
+        kept = fitting(records, encode, options.drop_long, meter.update)
+    if len(kept) < len(records):
+        print(f"{len(records) - len(kept)} of {len(records)} rows are too long and left out")
+    if not begun.started:
+        with Meter("pictures", len({record.image for record in kept} - {None})) as meter:
+            check_images(kept, meter.update)
+    return kept

@@ -11,11 +11,11 @@ from jaxtyping import UInt8
 
 from vlm_jax.arrays import Batch
 from vlm_jax.config import LlavaConfig
-from vlm_jax.data.conversation import Encoded, Template, Tokenizer, encode_texts
-from vlm_jax.data.evaluation_turn import RewardPrompt, render
+from vlm_jax.data.conversation import IMAGE, Encoded, Template, Tokenizer
+from vlm_jax.data.evaluation_turn import RewardPrompt, encode
 from vlm_jax.data.images import load_image, placeholder, prepare
 from vlm_jax.data.sources import Record
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, TooLongError
 
 Side = Literal["left", "right"]
 View = Callable[[Record], UInt8[np.ndarray, "h w 3"]]
@@ -40,7 +40,14 @@ def placed(record: Record) -> Iterator[None]:
 
 
 def viewer(config: LlavaConfig, resolution: int | None = None) -> View:
-    """Record -> the uint8 square that its tower reads, as ``config.aspect`` makes it; zeros without an image."""
+    """Record -> the uint8 square that its tower reads, as ``config.aspect`` makes it; zeros without an image.
+
+    The record's questions must show its image: the square of one that shows none would be read by nobody, and a marker
+    without an image would stand for a black square.
+
+    Raises:
+        InputError: Of a record, where marker and image do not go together, or the image cannot be read.
+    """
     size = config.vision.image_size
     empty = placeholder(size)
 
@@ -49,12 +56,21 @@ def viewer(config: LlavaConfig, resolution: int | None = None) -> View:
         return prepare(load_image(image), size, config.aspect, resolution)
 
     def view(record: Record) -> np.ndarray:
-        if record.image is None:
-            return empty
         with placed(record):
-            return see(record.image)
+            require_one_each(record)
+            return empty if record.image is None else see(record.image)
 
     return view
+
+
+def require_one_each(record: Record) -> None:
+    """Raises:
+    InputError: A question shows an image and there is none, or there is one and no question shows it, or two do.
+    """
+    shown = sum(turn.role == "human" and IMAGE in turn.text for turn in record.turns)
+    if shown != (record.image is not None):
+        found = f"{shown} questions with {IMAGE} and {'no' if record.image is None else 'one'} image"
+        raise InputError(found, "one of each, or neither")
 
 
 def suffixes(
@@ -64,7 +80,7 @@ def suffixes(
 
     @functools.lru_cache(KEPT_TEXTS)
     def suffix(facts: tuple[str, ...] | None) -> list[int]:
-        return encode_texts(tokenizer, [render(prompt, template, facts)])[0]
+        return encode(tokenizer, prompt, template, facts)
 
     return suffix
 
@@ -77,12 +93,12 @@ def judged(whole: Encoded, prompt_length: int, suffix: Sequence[int], max_length
     """A conversation and its evaluation turn cut to ``max_length`` at the right end of the answer.
 
     Raises:
-        InputError: Prompt and evaluation turn alone leave no room for an answer.
+        TooLongError: Prompt and evaluation turn alone leave no room for an answer.
     """
     room = max_length - len(suffix)
     if room <= prompt_length:
         found = f"a prompt of {prompt_length} and an evaluation turn of {len(suffix)} positions"
-        raise InputError(found, f"room for an answer within max_length {max_length}")
+        raise TooLongError(found, f"room for an answer within max_length {max_length}")
     kept = whole.first(room)
     tokens = np.concatenate([kept.tokens, np.array(suffix, np.int32)])
     image = np.concatenate([kept.image_mask, np.zeros(len(suffix), bool)])

@@ -8,7 +8,8 @@ nothing is ever found again by counting or searching. What is one piece:
        ...``), and so does an end token.
     2. one answer.
     3. the end token of an answer: always the one id ``config.eos_token_id``.
-    4. an image: always ``config.vision.patches`` times ``config.image_token_id``, between ``config.image_ends`` where
+    4. a control token of a tokenizer's own chat template (``data/chat_template.py``), which also ends answers there.
+    5. an image: always ``config.vision.patches`` times ``config.image_token_id``, between ``config.image_ends`` where
        the model was trained with them (they are tokens of the vocabulary and lie outside the image mask).
 
 Tokenisers of the LLaMA family put a space in front of every text they are given. One leading space of a piece
@@ -30,7 +31,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from vlm_jax.config import LlavaConfig
-from vlm_jax.errors import InputError
+from vlm_jax.errors import TooLongError
 
 IMAGE = "<image>"
 
@@ -42,10 +43,19 @@ _TOKENIZING = threading.Lock()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Turn:
-    """One utterance, in the words of the LLaVA JSON format."""
+    """One utterance, in the words of the LLaVA JSON format; a system line may stand before the first one."""
 
-    role: Literal["human", "gpt"]
+    role: Literal["human", "gpt", "system"]
     text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a rendering that is tokenised on its own; all texts joined are the whole rendering."""
+
+    text: str
+    is_assistant: bool
+    kind: Literal["text", "image", "end", "control"] = "text"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +72,37 @@ class Template:
     roles: tuple[str, str]
     separators: tuple[str, str]
 
+    @property
+    def begins(self) -> bool:
+        """Whether the config's begin token stands in front of the pieces; otherwise they bring their own, or none."""
+        return True
+
+    @property
+    def lead(self) -> str:
+        """What stands between the end of a prompt and the text of its answer."""
+        return " "
+
+    def with_system(self, text: str) -> "Template":
+        """The same with another system line."""
+        return dataclasses.replace(self, system=text)
+
+    def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
+        """Alternating turns, an image at the front of its own, written out."""
+        (user, assistant), (between, end) = self.roles, self.separators
+        pieces: list[Piece] = []
+        opening = f"{self.system}{between}" if self.system else ""
+        for turn in turns:
+            if turn.role == "gpt":
+                pieces += [Piece(f"{self.lead}{turn.text}", True), Piece(end, True, "end")]
+                continue
+            opening = f"{opening}{user}: "
+            if turn.text.startswith(IMAGE):
+                pieces += [Piece(opening, False), Piece(IMAGE, False, "image")]
+                opening = ""
+            pieces.append(Piece(f"{opening}{turn.text.removeprefix(IMAGE)}{between}{assistant}:", False))
+            opening = ""
+        return pieces
+
 
 _ROLES = ("USER", "ASSISTANT")
 _SEPARATORS = (" ", "</s>")
@@ -77,15 +118,6 @@ TEMPLATES: dict[str, Template] = {
     "llava_v1": Template(_SYSTEM.format(person="human"), _ROLES, _SEPARATORS),
     "plain": Template("", _ROLES, _SEPARATORS),
 }
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of a rendering that is tokenised on its own; all texts joined are the whole rendering."""
-
-    text: str
-    is_assistant: bool
-    kind: Literal["text", "image", "end"] = "text"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,17 +142,16 @@ class Encoded:
 
 
 def place_image(turns: Sequence[Turn]) -> list[Turn]:
-    """Moves ``<image>`` to the front of the first human turn, as ``<image>\\n`` + stripped text.
+    """Moves ``<image>`` to the front of the human turn that it stands in, as ``<image>\\n`` + stripped text.
 
-    Source of the rule: LLaVA ``preprocess_multimodal``. One image per conversation; without one nothing
-    changes.
+    Source of the rule: LLaVA ``preprocess_multimodal``. One image per conversation; without one nothing changes. In
+    an answer the marker is a word like any other.
     """
-    if not any(IMAGE in turn.text for turn in turns):
-        return list(turns)
-    placed = [Turn(turn.role, turn.text.replace(IMAGE, "").strip()) if IMAGE in turn.text else turn for turn in turns]
-    first = next(i for i, turn in enumerate(placed) if turn.role == "human")
-    placed[first] = Turn("human", f"{IMAGE}\n{placed[first].text.strip()}")
-    return placed
+    return [_image_first(turn) if turn.role == "human" and IMAGE in turn.text else turn for turn in turns]
+
+
+def _image_first(turn: Turn) -> Turn:
+    return Turn(turn.role, f"{IMAGE}\n{turn.text.replace(IMAGE, '').strip()}".strip())
 
 
 def render(template: Template, turns: Sequence[Turn]) -> list[Piece]:
@@ -128,40 +159,44 @@ def render(template: Template, turns: Sequence[Turn]) -> list[Piece]:
 
     Args:
         template: The words around the turns.
-        turns: Human and assistant in turn, human first. After a last human turn the rendering ends at
-            ``ASSISTANT:``.
+        turns: Human and assistant in turn, human first. After a last human turn the rendering ends where the assistant
+            is to answer: at ``ASSISTANT:``, say. A system turn before them stands in place of the template's system
+            line.
 
     Raises:
         ValueError: The roles do not alternate.
     """
+    if turns and turns[0].role == "system":
+        template, turns = template.with_system(turns[0].text), turns[1:]
     if [turn.role for turn in turns] != [("human", "gpt")[i % 2] for i in range(len(turns))]:
         raise ValueError(f"roles must alternate and start with human, not {[turn.role for turn in turns]}")
-    (user, assistant), (between, end) = template.roles, template.separators
-    pieces: list[Piece] = []
-    opening = f"{template.system}{between}" if template.system else ""
-    for turn in place_image(turns):
-        if turn.role == "gpt":
-            pieces += [Piece(f" {turn.text}", True), Piece(end, True, "end")]
-            continue
-        opening = f"{opening}{user}: "
-        if turn.text.startswith(IMAGE):
-            pieces += [Piece(opening, False), Piece(IMAGE, False, "image")]
-            opening = ""
-        pieces.append(Piece(f"{opening}{turn.text.removeprefix(IMAGE)}{between}{assistant}:", False))
-        opening = ""
-    return pieces
+    return template.pieces(place_image(turns))
 
 
 @functools.lru_cache(maxsize=8)
-def _adds_space(tokenizer: Tokenizer) -> bool:
-    return tokenizer.tokenize("a")[0].startswith("▁")
+def _own_space(tokenizer: Tokenizer) -> Literal["none", "one more", "the same"]:
+    """Whether the tokeniser puts a space in front of every text, and what it makes of one that is there already."""
+    plain, spaced = (tokenizer.tokenize(text) for text in ("a", " a"))
+    if not plain[0].startswith("▁"):
+        return "none"
+    return "the same" if plain == spaced else "one more"
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text as a piece of its own: no control tokens, one leading space left to the tokeniser."""
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], keep_space: bool = False) -> list[list[int]]:
+    """Ids of each text as a piece of its own, without control tokens.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        texts: Pieces.
+        keep_space: Whether a space in front of a text stands beside the one that tokenisers of the LLaMA family put
+            there (SentencePiece over the text as it is); otherwise it is that one.
+    """
     with _TOKENIZING:
-        if _adds_space(tokenizer):
+        own = _own_space(tokenizer)
+        if own == "one more" and not keep_space:
             texts = [text.removeprefix(" ") for text in texts]
+        elif own == "the same" and keep_space:
+            texts = [f" {text}" if text.startswith(" ") else text for text in texts]
         return tokenizer(
             list(texts),
             add_special_tokens=False,
@@ -173,16 +208,18 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         )["input_ids"]
 
 
-def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece], config: LlavaConfig) -> Encoded:
-    """Begin token plus all pieces, however long."""
+def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece], config: LlavaConfig, begins: bool = True) -> Encoded:
+    """Begin token, unless the pieces bring their own, and all pieces, however long."""
     texts = iter(encode_texts(tokenizer, [piece.text for piece in pieces if piece.kind == "text"]))
-    tokens, image, loss = [config.bos_token_id], [False], [False]
+    tokens, image, loss = ([config.bos_token_id], [False], [False]) if begins else ([], [], [])
     for piece in pieces:
         if piece.kind == "image":
             first, last = ([end] for end in config.image_ends) if config.image_ends else ([], [])
             ids = [*first, *[config.image_token_id] * config.vision.patches, *last]
         elif piece.kind == "end":
             ids = [config.eos_token_id]
+        elif piece.kind == "control":
+            ids = [tokenizer.convert_tokens_to_ids(piece.text)]
         else:
             ids = next(texts)
         tokens += ids
@@ -202,16 +239,16 @@ def encode_conversation(
         ``Encoded`` with t <= max_length.
 
     Raises:
-        InputError: The cut would fall into or before the image span, or would leave nothing to learn from.
+        TooLongError: The cut would fall into or before the image span, or would leave nothing to learn from.
     """
-    whole = encode_pieces(tokenizer, render(template, turns), config)
+    whole = encode_pieces(tokenizer, render(template, turns), config, template.begins)
     cut = whole.first(max_length)
     if cut.image_mask.sum() != whole.image_mask.sum():
         end = int(np.flatnonzero(whole.image_mask)[-1]) + 1
-        raise InputError(f"an image span that ends at position {end}", f"it within max_length {max_length}")
+        raise TooLongError(f"an image span that ends at position {end}", f"it within max_length {max_length}")
     if not cut.loss_mask.any():
         start = int(np.flatnonzero(whole.loss_mask)[0]) if whole.loss_mask.any() else len(whole)
-        raise InputError(
+        raise TooLongError(
             f"no answer token within max_length {max_length} (position {start} would be the first)",
             "at least one token to learn",
         )
@@ -224,31 +261,41 @@ def encode_prompt(
     """A prompt that ends at ``ASSISTANT:``; its loss mask is all False, earlier answers included.
 
     Raises:
-        InputError: It is longer than ``max_length`` positions (image span included); it is never cut or
+        TooLongError: It is longer than ``max_length`` positions (image span included); it is never cut or
             dropped.
         ValueError: The last turn is not the user's.
     """
     if not turns or turns[-1].role != "human":
         raise ValueError("a prompt ends with a human turn")
-    whole = encode_pieces(tokenizer, render(template, turns), config)
+    whole = encode_pieces(tokenizer, render(template, turns), config, template.begins)
     if len(whole) > max_length:
-        raise InputError(f"a prompt of {len(whole)} positions (image span included)", f"at most {max_length}")
+        raise TooLongError(f"a prompt of {len(whole)} positions (image span included)", f"at most {max_length}")
     return dataclasses.replace(whole, loss_mask=np.zeros(len(whole), bool))
 
 
 def encode_continuation(
-    tokenizer: Tokenizer, template: Template, turns: Sequence[Turn], text: str, config: LlavaConfig, max_length: int
+    tokenizer: Tokenizer,
+    template: Template,
+    turns: Sequence[Turn],
+    text: str,
+    config: LlavaConfig,
+    max_length: int,
+    end: bool = False,
 ) -> Encoded:
-    """A prompt and how its answer goes on, with the loss mask on the latter; no end token.
+    """A prompt and how its answer goes on, with the loss mask on the latter.
+
+    Without an end token, unless ``end`` says that the answer is whole: then the ids are those of
+    :func:`encode_conversation`.
 
     Raises:
-        InputError: Both are longer than ``max_length`` positions; they are never cut.
+        TooLongError: Both are longer than ``max_length`` positions; they are never cut.
         ValueError: The last turn is not the user's.
     """
     prompt = encode_prompt(tokenizer, template, turns, config, max_length)
-    answer = np.array(encode_texts(tokenizer, [f" {text}"])[0], np.int32)
+    ids = encode_texts(tokenizer, [f"{template.lead}{text}"])[0]
+    answer = np.array([*ids, config.eos_token_id] if end else ids, np.int32)
     if (length := len(prompt) + len(answer)) > max_length:
-        raise InputError(f"a prompt and continuation of {length} positions", f"at most {max_length}")
+        raise TooLongError(f"a prompt and continuation of {length} positions", f"at most {max_length}")
     nothing = np.zeros(len(answer), bool)
     return Encoded(
         tokens=np.concatenate([prompt.tokens, answer]),

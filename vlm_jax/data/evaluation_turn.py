@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlm_jax.data.conversation import Template
+from vlm_jax.data.chat_template import ChatTemplate
+from vlm_jax.data.conversation import Template, Tokenizer, encode_texts
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_text
 
@@ -23,7 +24,9 @@ class RewardPrompt:
     Attributes:
         text: The whole turn up to the stub of the judging answer. ``{human}`` and ``{assistant}`` stand for
             the role names of the template (a file may spell them out), ``{factual_prompt}`` for the facts or
-            for nothing.
+            for nothing. A space in front is the tokeniser's to read, as in LLaVA-RLHF, whose evaluation turn is a text
+            of its own and starts, for LLaMA's tokeniser, with a lone space; without one the turn follows as every
+            other turn of the conversation does.
         facts_lead: What introduces the facts.
         fact_line: How one fact is written; ``{fact}`` stands for its text.
     """
@@ -31,6 +34,10 @@ class RewardPrompt:
     text: str
     facts_lead: str
     fact_line: str
+
+    @property
+    def keeps_space(self) -> bool:
+        return self.text.startswith(" ")
 
 
 _LEAD = "Now judge the answer you have just given. Look at it from four sides:"
@@ -45,7 +52,7 @@ _STUB = "Judged by these four, the quality score of my last response is"
 STANDARD = RewardPrompt(
     text="\n".join(
         [
-            f"{{human}}: {_LEAD}\n",
+            f" {{human}}: {_LEAD}\n",
             *(f"{i}. {line}" for i, line in enumerate(_CRITERIA, 1)),
             "",
             "{assistant}: " + _STUB,
@@ -66,7 +73,8 @@ def load_reward_prompt(path: str | Path, facts_lead: str = STANDARD.facts_lead) 
     """Reads an evaluation turn from a UTF-8 file, for instance one of the released ones.
 
     Args:
-        path: The turn as it is to be appended, role names included; ``{factual_prompt}`` where facts belong.
+        path: The turn as it is to be appended, role names included; ``{factual_prompt}`` where facts belong. One
+            space is put in front, as the released code does.
         facts_lead: The sentence before the facts, line break included.
 
     Raises:
@@ -76,7 +84,7 @@ def load_reward_prompt(path: str | Path, facts_lead: str = STANDARD.facts_lead) 
     if not text or text.count(SLOT) > 1:
         found = f"{text.count(SLOT)} slots" if text else "no text"
         raise InputError(found, f"a text with at most one {SLOT}", file=str(path))
-    return RewardPrompt(text, facts_lead, STANDARD.fact_line)
+    return RewardPrompt(f" {text}", facts_lead, STANDARD.fact_line)
 
 
 def _facts_text(prompt: RewardPrompt, facts: Sequence[str]) -> str:
@@ -87,7 +95,7 @@ def _facts_text(prompt: RewardPrompt, facts: Sequence[str]) -> str:
 
 
 def render(prompt: RewardPrompt, template: Template, facts: Sequence[str] | None) -> str:
-    """The text that follows the end token of the answer: one separator, then the turn, ending in the stub.
+    """The text that follows the end token of the answer: one space, then the turn, ending in the stub.
 
     Args:
         prompt: The turn.
@@ -95,11 +103,20 @@ def render(prompt: RewardPrompt, template: Template, facts: Sequence[str] | None
         facts: Sentences in the order to be written; None or empty leaves the slot empty.
 
     Raises:
+        InputError: The template is a tokenizer's own, whose turns are opened by control tokens.
         ValueError: There are facts but the prompt has no slot for them.
     """
+    if isinstance(template, ChatTemplate):
+        found = "a model that is prompted by its tokenizer's chat template"
+        raise InputError(found, "one of Vicuna's for an evaluation turn (vlm-jax convert --template)")
     if facts and SLOT not in prompt.text:
         raise ValueError(f"this reward prompt has no {SLOT} to put facts into")
     text = prompt.text.replace("{human}", template.roles[0]).replace("{assistant}", template.roles[1])
     # Last, so that a fact is never searched for placeholders.
     text = text.replace(SLOT, _facts_text(prompt, facts) if facts else "")
-    return template.separators[0] + text
+    return text if prompt.keeps_space else template.separators[0] + text
+
+
+def encode(tokenizer: Tokenizer, prompt: RewardPrompt, template: Template, facts: Sequence[str] | None) -> list[int]:
+    """Ids of :func:`render`, a piece of its own; arguments as there."""
+    return encode_texts(tokenizer, [render(prompt, template, facts)], prompt.keeps_space)[0]

@@ -1,16 +1,18 @@
 """Image files to the 8-bit squares that a vision tower reads. Normalising is left to the device."""
 
 import io
-import struct
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from vlm_jax.config import CLIP_MEAN, Aspect
+from vlm_jax.data.bare_images import pixels_alone
 from vlm_jax.errors import InputError
 
 # A path, the encoded bytes, or what opens an image: a picture that others hold is then asked for when it is read.
@@ -19,49 +21,110 @@ Source = str | Path | bytes | Callable[[], Image.Image]
 # CLIP's mean colour rounded down, (122, 116, 104): what LLaVA pads with.
 BACKGROUND = tuple(int(255 * mean) for mean in CLIP_MEAN)
 
-# Padding to a square takes the square of this, three bytes each.
-_LONGEST_SIDE = 16384
+# What Pillow may open a file as. Its other readers are seldom used and seldom looked at, and some start programs:
+# PostScript is drawn by Ghostscript, whatever the file is called.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_EXPECTED = f"a whole image file ({', '.join(FORMATS)})"
 
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    SyntaxError,
-    TypeError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+_LONGEST_SIDE = 16384
+# What Pillow itself takes for a bomb; 270 MB as RGB.
+_MOST_PIXELS = 89_478_485
+# At a time while an image is reduced, and at most where its middle is cut out of an enlarged one.
+_PIXELS_AT_ONCE = 1 << 22
+_MOST_ENLARGED = 1 << 26
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def load_image(source: Source) -> Image.Image:
     """Decodes the first frame of an image as upright 8-bit RGB.
 
-    EXIF rotation is applied (LLaVA does not; cameras rely on it). Grey, palette and CMYK are converted,
-    16-bit values keep their high byte, transparent parts show the background that LLaVA pads with.
+    EXIF rotation is applied (LLaVA does not; cameras rely on it) where it can be read. Grey, palette and CMYK are
+    converted, 16-bit values keep their high byte, transparent parts show the background that LLaVA pads with.
 
     Args:
         source: Where it comes from; an image that a function opened stays open.
 
     Raises:
-        InputError: The image is missing, cut short, damaged, no image, or longer than 16384 pixels on a side.
+        InputError: The image is missing, cut short, damaged, in none of ``FORMATS``, longer than 16384 pixels on a side
+            or larger than 89 million in all, or no regular file.
     """
     name = "image bytes" if isinstance(source, bytes) else None if callable(source) else str(source)
     try:
-        with _opened(source) as image:
-            if max(image.size) > _LONGEST_SIDE:
-                raise InputError(f"an image of {image.size} pixels", f"sides up to {_LONGEST_SIDE}", file=name)
-            image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+        if callable(source):
+            return _decoded(source())
+        with _opened(source) as file:
+            return _read(file)
+    except InputError as error:
+        raise error.at(name) if name else error from None
     except FileNotFoundError:
         raise InputError("no such file", "an image file", file=name) from None
-    except _UNREADABLE as error:
-        raise InputError(f"an image that cannot be decoded ({error})", "a whole image file", file=name) from None
+    except UnidentifiedImageError:
+        raise InputError("an image that cannot be decoded (of no known format)", _EXPECTED, file=name) from None
+    except Exception as error:
+        # Pillow lets through whatever a damaged file makes its parts raise.
+        reason = str(error) or type(error).__name__
+        raise InputError(f"an image that cannot be decoded ({reason})", "a whole image file", file=name) from None
 
 
-def _opened(source: Source) -> AbstractContextManager[Image.Image]:
-    if callable(source):
-        return nullcontext(source())
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+@contextmanager
+def _opened(source: str | Path | bytes) -> Iterator[io.BufferedIOBase]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    # Opening a pipe waits for a writer, deaf to all signals in a thread; opening a device does what the device does.
+    _require_regular(os.stat(source).st_mode)
+    # Should it have become one since.
+    descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(descriptor, "rb") as file:
+        _require_regular(os.fstat(descriptor).st_mode)
+        yield file
+
+
+def _require_regular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise InputError("an image that cannot be decoded (no regular file)", _EXPECTED)
+
+
+def _read(file: io.BufferedIOBase) -> Image.Image:
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            return _decoded(image)
+    except InputError:
+        raise
+    except Exception:
+        # Texts, profiles and EXIF that are damaged, or larger than Pillow likes, take no pixel away.
+        file.seek(0)
+        bare = pixels_alone(file)
+        if bare is None:
+            raise
+        with Image.open(bare, formats=FORMATS) as image:
+            return _decoded(image)
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    if max(image.size) > _LONGEST_SIDE or image.width * image.height > _MOST_PIXELS:
+        expected = f"sides up to {_LONGEST_SIDE} and at most {_MOST_PIXELS} in all"
+        raise InputError(f"an image of {image.size} pixels", expected)
+    image.load()
+    return _rgb(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:
+        # Whatever is wrong with what is told about the picture, the picture is there.
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -76,20 +139,40 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _pad_to_square(image: Image.Image) -> Image.Image:
+def _pad_and_resize(image: Image.Image, size: int) -> Image.Image:
+    """Pads to a square and reduces that to ``size`` (bicubic), without ever holding the square.
+
+    Pillow reduces the rows first and then the columns, each to 8 bits, so that rows can be reduced a few at a time.
+    """
     side = max(image.size)
-    square = Image.new("RGB", (side, side), BACKGROUND)
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
+    left, top = (side - image.width) // 2, (side - image.height) // 2
+    narrow = Image.new("RGB", (size, side), BACKGROUND)
+    rows = max(1, _PIXELS_AT_ONCE // side)
+    for start in range(0, image.height, rows):
+        end = min(start + rows, image.height)
+        strip = Image.new("RGB", (side, end - start), BACKGROUND)
+        strip.paste(image.crop((0, start, image.width, end)), (left, 0))
+        narrow.paste(strip.resize((size, end - start), Image.Resampling.BICUBIC), (0, top + start))
+    return narrow.resize((size, size), Image.Resampling.BICUBIC)
 
 
 def _resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Shortest edge to ``size`` (bicubic), then the centre square: Hugging Face's ``CLIPImageProcessor``."""
+    """Shortest edge to ``size`` (bicubic), then the centre square: Hugging Face's ``CLIPImageProcessor``.
+
+    Raises:
+        InputError: The image is so much longer than wide that the enlarged one would not be held.
+    """
     short = min(image.size)
     width, height = (size if side == short else int(size * side / short) for side in image.size)
+    if width * height > _MOST_ENLARGED:
+        found = f"an image of {image.size} pixels, whose middle is to be cut out at {size} a side"
+        raise InputError(found, "one less long and thin")
     left, top = (width - size) // 2, (height - size) // 2
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + size, top + size))
+
+
+_REDUCED = {"pad": _pad_and_resize, "square": _resize_and_crop}
 
 
 def prepare(
@@ -104,12 +187,13 @@ def prepare(
             "square" keeps the centre square and loses what lies outside.
         resolution: A coarser view: the result is averaged down to this many pixels a side and stretched again
             (bilinear), for a reader that sees less well.
+
+    Raises:
+        InputError: See ``_resize_and_crop``.
     """
-    if aspect == "pad":
-        image = _pad_to_square(image)
-    elif aspect != "square":
+    if aspect not in _REDUCED:
         raise ValueError(f"aspect must be 'pad' or 'square', not {aspect!r}")
-    image = _resize_and_crop(image, size)
+    image = _REDUCED[aspect](image, size)
     if resolution is not None:
         image = image.resize((resolution, resolution), Image.Resampling.BOX)
         image = image.resize((size, size), Image.Resampling.BILINEAR)

@@ -11,7 +11,7 @@ throughout.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -43,9 +43,82 @@ from vlm_jax.data.conversation import (
 )
 from vlm_jax.data.evaluation_turn import RewardPrompt
 from vlm_jax.data.sources import Instruction, Preference, Prompt
-from vlm_jax.errors import InputError
+from vlm_jax.errors import TooLongError
 
+Facts = tuple[str, ...] | None
 Sample = tuple[Encoded, UInt8[np.ndarray, "h w 3"]]
+
+# Positions of text, added to those of the image.
+_TEXT_BUCKETS = (64, 128, 256, 512, 1024, 2048)
+
+
+def prompt_lengths(config: LlavaConfig, longest: int | None = None) -> list[int]:
+    """What texts with an image are padded to; image span included.
+
+    Args:
+        config: Says how many positions an image takes.
+        longest: A limit of one's own: the last length, and none above it.
+    """
+    lengths = [config.vision.patches + length for length in _TEXT_BUCKETS]
+    return lengths if longest is None else [*(length for length in lengths if length < longest), longest]
+
+
+def instruction_text(
+    tokenizer: Tokenizer, config: LlavaConfig, template: Template, max_length: int
+) -> Callable[[Instruction], Encoded]:
+    """Record -> what is learnt from it; an ``InputError`` that names its row where that does not fit."""
+
+    def encode(record: Instruction) -> Encoded:
+        with placed(record):
+            return encode_conversation(tokenizer, template, record.turns, config, max_length)
+
+    return encode
+
+
+def pair_texts(
+    tokenizer: Tokenizer, config: LlavaConfig, template: Template, max_length: int, reward_prompt: RewardPrompt
+) -> Callable[[Preference, Facts], list[Encoded]]:
+    """Record and its facts in their order -> both answers as they are judged; an ``InputError`` that names the row
+    where they do not fit."""
+    suffix_of = suffixes(tokenizer, template, reward_prompt)
+
+    @functools.lru_cache(KEPT_TEXTS)
+    def encode(turns: tuple[Turn, ...], answer: str) -> tuple[Encoded, int]:
+        whole = encode_conversation(tokenizer, template, (*turns, Turn("gpt", answer)), config, max_length)
+        return whole, len(encode_prompt(tokenizer, template, turns, config, max_length))
+
+    def texts(record: Preference, facts: Facts) -> list[Encoded]:
+        with placed(record):
+            suffix = suffix_of(facts)
+            return [judged(*encode(record.turns, answer), suffix, max_length) for answer in record.answers]
+
+    return texts
+
+
+def prompt_text(
+    tokenizer: Tokenizer,
+    config: LlavaConfig,
+    template: Template,
+    prompt_length: int,
+    suffix_length: int,
+    reward_prompt: RewardPrompt,
+) -> Callable[[Prompt, Facts], tuple[Encoded, list[int]]]:
+    """Record and its facts in their order -> prompt and evaluation turn; an ``InputError`` that names the row where
+    they do not fit."""
+    suffix_of = suffixes(tokenizer, template, reward_prompt)
+
+    @functools.lru_cache(KEPT_TEXTS)
+    def encode(turns: tuple[Turn, ...]) -> Encoded:
+        return encode_prompt(tokenizer, template, turns, config, prompt_length)
+
+    def text(record: Prompt, facts: Facts) -> tuple[Encoded, list[int]]:
+        with placed(record):
+            suffix = suffix_of(facts)
+            if len(suffix) > suffix_length:
+                raise TooLongError(f"an evaluation turn of {len(suffix)} positions", f"at most {suffix_length}")
+            return encode(record.turns), suffix
+
+    return text
 
 
 def instruction_batches(
@@ -58,12 +131,11 @@ def instruction_batches(
     seed: int,
 ) -> grain.IterDataset[Batch]:
     """Endless right-padded batches for supervised training: ``Batch`` of b = batch_size, t = max_length."""
-    view = viewer(config)
+    view, text_of = viewer(config), instruction_text(tokenizer, config, template, max_length)
 
     @functools.lru_cache(KEPT_TEXTS)
     def encode(index: int) -> Encoded:
-        with placed(records[index]):
-            return encode_conversation(tokenizer, template, records[index].turns, config, max_length)
+        return text_of(records[index])
 
     def sample(index: int, _: np.random.Generator) -> Sample:
         return encode(index), view(records[index])
@@ -103,20 +175,11 @@ def preference_batches(
         seed: Of the order of records and facts.
         resolution: A coarser view, see ``prepare``.
     """
-    view, suffix_of = viewer(config, resolution), suffixes(tokenizer, template, reward_prompt)
-
-    @functools.lru_cache(KEPT_TEXTS)
-    def encode(index: int, answer: int) -> tuple[Encoded, int]:
-        record = records[index]
-        turns = (*record.turns, Turn("gpt", record.answers[answer]))
-        whole = encode_conversation(tokenizer, template, turns, config, max_length)
-        return whole, len(encode_prompt(tokenizer, template, record.turns, config, max_length))
+    view, texts_of = viewer(config, resolution), pair_texts(tokenizer, config, template, max_length, reward_prompt)
 
     def sample(index: int, rng: np.random.Generator) -> tuple[list[Sample], int]:
         record = records[index]
-        suffix, image = suffix_of(shuffled(record.facts, rng)), view(record)
-        with placed(record):
-            texts = [judged(*encode(index, answer), suffix, max_length) for answer in (0, 1)]
+        texts, image = texts_of(record, shuffled(record.facts, rng)), view(record)
         return [(text, image) for text in texts], record.choice
 
     def collate(samples: Sequence[tuple[list[Sample], int]]) -> PreferenceBatch:
@@ -156,21 +219,13 @@ def prompt_batches(
     """
     view = viewer(config)
     reward_view = None if reward_resolution is None else viewer(config, reward_resolution)
-    suffix_of = suffixes(tokenizer, template, reward_prompt)
-
-    @functools.lru_cache(KEPT_TEXTS)
-    def encode(index: int) -> Encoded:
-        with placed(records[index]):
-            return encode_prompt(tokenizer, template, records[index].turns, config, prompt_length)
+    text_of = prompt_text(tokenizer, config, template, prompt_length, suffix_length, reward_prompt)
 
     def sample(index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = records[index]
-        suffix = suffix_of(shuffled(record.facts, rng))
-        if len(suffix) > suffix_length:
-            with placed(record):
-                raise InputError(f"an evaluation turn of {len(suffix)} positions", f"at most {suffix_length}")
+        text, suffix = text_of(record, shuffled(record.facts, rng))
         return {
-            "own": (encode(index), view(record)),
+            "own": (text, view(record)),
             "reward_image": reward_view and reward_view(record),
             "suffix": suffix,
             "record": record,
@@ -223,8 +278,11 @@ def image_continuations(
     template: Template,
     batch_size: int,
     buckets: Sequence[int],
+    end: bool = False,
 ) -> grain.IterDataset[EvalBatch]:
     """As :func:`image_prompts`, with the beginning of an answer behind each prompt, which the loss mask marks.
+
+    With ``end`` the answers are whole, and their end tokens belong to them.
 
     Raises:
         InputError: Prompt and continuation are longer than the largest bucket; found before the first batch.
@@ -232,8 +290,35 @@ def image_continuations(
     texts = []
     for record, text in zip(records, continuations, strict=True):
         with placed(record):
-            texts.append(encode_continuation(tokenizer, template, record.turns, text, config, max(buckets)))
+            texts.append(encode_continuation(tokenizer, template, record.turns, text, config, max(buckets), end))
     return _by_length(records, texts, config, batch_size, buckets)
+
+
+def judged_answers(
+    records: Sequence[Prompt],
+    answers: Sequence[str],
+    tokenizer: Tokenizer,
+    config: LlavaConfig,
+    template: Template,
+    batch_size: int,
+    buckets: Sequence[int],
+    reward_prompt: RewardPrompt,
+    resolution: int | None = None,
+) -> grain.IterDataset[EvalBatch]:
+    """As :func:`image_prompts`, with a whole answer and the evaluation turn behind each prompt: what a reward model
+    reads in its training (:func:`preference_batches`). Facts stand in the records' order, and nothing is cut.
+
+    Raises:
+        InputError: A text is longer than the largest bucket; found before the first batch.
+    """
+    suffix_of, texts, most = suffixes(tokenizer, template, reward_prompt), [], max(buckets)
+    for record, answer in zip(records, answers, strict=True):
+        suffix = suffix_of(record.facts)
+        with placed(record):
+            room = most - len(suffix)
+            whole = encode_continuation(tokenizer, template, record.turns, answer, config, room, end=True)
+            texts.append(judged(whole, 0, suffix, most))
+    return _by_length(records, texts, config, batch_size, buckets, resolution)
 
 
 def _by_length(
@@ -242,9 +327,10 @@ def _by_length(
     config: LlavaConfig,
     batch_size: int,
     buckets: Sequence[int],
+    resolution: int | None = None,
 ) -> grain.IterDataset[EvalBatch]:
     """Texts of at most the largest bucket's length and the records' images, left-padded."""
-    view = viewer(config)
+    view = viewer(config, resolution)
     groups: dict[int, list[int]] = {length: [] for length in sorted(buckets)}
     for index, text in enumerate(texts):
         groups[next(length for length in groups if len(text) <= length)].append(index)

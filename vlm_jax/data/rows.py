@@ -47,6 +47,12 @@ class Row(NamedTuple):
                 raise self.wrong(f"{what} with a lone surrogate", f"{what} as valid Unicode") from None
         return value
 
+    def filled(self, value: Any, what: str) -> str:
+        """``value`` if it is text that says something."""
+        if not self.text(value, what).strip():
+            raise self.wrong(f"{what} without text", f"{what} with text")
+        return value
+
     def string(self, key: str) -> str:
         """The text under ``key``."""
         value = self.values.get(key)

@@ -7,6 +7,19 @@ from pathlib import Path
 
 from vlm_jax.data.conversation import Tokenizer
 from vlm_jax.errors import InputError
+from vlm_jax.files import read_json, refuse_pointer
+
+FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+# As every SentencePiece model of LLaMA's kind calls them.
+_LLAMA = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -17,15 +30,18 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     other ids than LLaVA's training saw.
 
     Raises:
-        InputError: There is no tokenizer, or it is broken.
+        InputError: There is no tokenizer, it is broken, or a file of it may not be read.
     """
     with _unadvised():
         from transformers import AutoTokenizer, LlamaTokenizer
 
+    for path in (folder / name for name in FILES):
+        if path.exists():
+            refuse_pointer(path)
     sentencepiece_alone = (folder / "tokenizer.model").exists() and not (folder / "tokenizer.json").exists()
     try:
         if sentencepiece_alone:
-            tokenizer = LlamaTokenizer.from_pretrained(folder, local_files_only=True, legacy=True)
+            tokenizer = LlamaTokenizer.from_pretrained(folder, local_files_only=True, legacy=True, **_emptied(folder))
         else:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         # transformers 4 gives False for a folder without one.
@@ -35,6 +51,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         reason = str(error).partition("\n")[0][:200]
         found = f"no tokenizer that can be read ({type(error).__name__}: {reason})"
         raise InputError(found, "the checkpoint's own", file=str(folder)) from None
+    if (beside := folder / "chat_template.json").exists():
+        # A processor's, which knows of images, goes before the tokenizer's.
+        tokenizer.chat_template = read_json(beside).get("chat_template")
     if not question:
         raise InputError("a tokenizer that makes nothing of a question", "a vocabulary", file=str(folder))
     return tokenizer
@@ -52,3 +71,10 @@ def _unadvised() -> Iterator[None]:
         yield
     finally:
         del os.environ[switch]
+
+
+def _emptied(folder: Path) -> dict[str, str]:
+    """Special tokens that a tokenizer's config says are "", as the first conversions of LLaMA have it."""
+    path = folder / "tokenizer_config.json"
+    said = read_json(path) if path.exists() else {}
+    return {name: token for name, token in _LLAMA.items() if said.get(name) == ""}

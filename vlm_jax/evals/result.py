@@ -63,7 +63,12 @@ def _outward(ends: tuple[float, float], decimals: int | None) -> tuple[float, fl
 
 
 def _warnings(scored: Scored) -> Iterator[str]:
-    if scored.unparsed > (scored.asked or len(scored.per_sample)) / 2:
+    answers = scored.asked or len(scored.per_sample)
+    if scored.empty > answers / 2:
+        yield f"{scored.empty} OF {answers} ANSWERS ARE EMPTY: the figures are those of a model that says nothing"
+    elif scored.empty:
+        yield f"{scored.empty} of {answers} answers are empty"
+    if scored.unparsed > answers / 2:
         yield "MOST ANSWERS COULD NOT BE READ: the figures say little of the model"
 
 

@@ -1,5 +1,7 @@
 """Answers from prompts: one prefill of the left-padded prompts, then a ``while_loop`` over a filled cache."""
 
+from collections.abc import Callable
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from vlm_jax.config import LlavaConfig
 from vlm_jax.generate.sampling import Sampling, choose
 from vlm_jax.models.attention import Cache
 from vlm_jax.models.llama import empty_cache
-from vlm_jax.models.llava import forward, logits
+from vlm_jax.models.llava import Edit, forward, logits
 
 
 @flax.struct.dataclass
@@ -26,7 +28,13 @@ class _State:
 
 
 def generate(
-    config: LlavaConfig, base: Params, adapter: Params | None, prompts: Batch, key: Array, sampling: Sampling
+    config: LlavaConfig,
+    base: Params,
+    adapter: Params | None,
+    prompts: Batch,
+    key: Array,
+    sampling: Sampling,
+    edit: Callable[[Batch], Edit] | None = None,
 ) -> Generation:
     """Sample an answer to every prompt.
 
@@ -35,13 +43,15 @@ def generate(
         prompts: LEFT-padded, so that every row's next token lands in the same slot.
         key: Typed PRNG key.
         sampling: Static rule and limit.
+        edit: Asked for the change of block outputs in the prompts [b, t], and then in every step's tokens [b, 1].
 
     Returns:
         See :class:`Generation`; stops early when every row has ended. The image placeholder is never drawn.
     """
     rows, width = prompts.tokens.shape
+    ends = jnp.array((config.eos_token_id, *config.end_token_ids))
     cache = empty_cache(config.language, rows, width + sampling.max_new_tokens, jnp.dtype(config.dtype))
-    prefill = forward(config, base, adapter, prompts, cache=cache)
+    prefill = forward(config, base, adapter, prompts, cache=cache, edit=edit and edit(prompts))
     blank = (rows, sampling.max_new_tokens)
     state = _State(
         step=jnp.zeros((), jnp.int32),
@@ -65,7 +75,7 @@ def generate(
             tokens=state.tokens.at[:, state.step].set(jnp.where(alive, drawn, config.pad_token_id)),
             log_probs=state.log_probs.at[:, state.step].set(jnp.where(alive, log_probs, 0.0)),
             mask=state.mask.at[:, state.step].set(alive),
-            ended=state.ended | (drawn == config.eos_token_id),
+            ended=state.ended | jnp.isin(drawn, ends),
         )
 
     def unfinished(state: _State) -> Bool[Array, ""]:
@@ -76,7 +86,7 @@ def generate(
         alive = jax.lax.dynamic_index_in_dim(state.mask, state.step - 1, axis=1)
         nothing = jnp.zeros_like(alive)
         batch = Batch(tokens=newest, attention_mask=alive, image_mask=nothing, loss_mask=nothing, images=None)
-        out = forward(config, base, adapter, batch, cache=state.cache)
+        out = forward(config, base, adapter, batch, cache=state.cache, edit=edit and edit(batch))
         return emit(state.replace(cache=out.cache), out.hidden)
 
     state = jax.lax.while_loop(unfinished, advance, emit(state, prefill.hidden[:, -1:]))
@@ -86,4 +96,6 @@ def generate(
         mask=state.mask,
         lengths=state.mask.sum(1).astype(jnp.int32),
         ended=state.ended,
+        # NaN or infinity among a row's logits leaves no token a finite log-probability.
+        finite=jnp.isfinite(state.log_probs).all(1),
     )

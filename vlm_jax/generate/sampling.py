@@ -9,11 +9,15 @@ from jaxtyping import Array, Float, Int32
 from vlm_jax.errors import InputError
 
 _NEVER = -jnp.inf
+# Below it float32 divides logits to infinity, or takes the mass of a token for nothing; 0 says greedy.
+_SMALLEST = 1e-6
+_HOTTEST = 1e6
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Temperature 0 is greedy. ``top_k`` 0 and ``top_p`` 1 keep every token; both apply after the temperature.
+    """Temperature 0 is greedy, others are 1e-6 to 1e6. ``top_k`` 0 and ``top_p`` 1 keep every token; both apply after
+    the temperature.
 
     Raises:
         InputError: A figure out of its range.
@@ -26,8 +30,10 @@ class Sampling:
 
     def __post_init__(self):
         # Written so that NaN is refused as well.
-        if self.max_new_tokens < 1 or not 0 <= self.temperature < jnp.inf or not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise InputError(str(self), "max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1, top_k >= 0")
+        heat = self.temperature == 0 or _SMALLEST <= self.temperature <= _HOTTEST
+        if self.max_new_tokens < 1 or not heat or not _SMALLEST <= self.top_p <= 1 or self.top_k < 0:
+            ranges = f"temperature 0 or {_SMALLEST} to {_HOTTEST:.0f}, top_p {_SMALLEST} to 1, top_k >= 0"
+            raise InputError(str(self), f"max_new_tokens >= 1, {ranges}")
 
 
 def keep_top_k(logits: Float[Array, "b v"], k: int) -> Float[Array, "b v"]:

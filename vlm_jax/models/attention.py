@@ -1,5 +1,7 @@
 """Multi-head attention with rotary positions, an optional cache and optional adapters."""
 
+import math
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32
 
 from vlm_jax.arrays import Params
+from vlm_jax.config import RopeScaling
 from vlm_jax.models.layers import Linear
 
 
@@ -27,10 +30,35 @@ class Cache:
     used: Int32[Array, ""]
 
 
-def rotary(x: Float[Array, "b t n h"], positions: Int32[Array, "b t"], theta: float) -> Float[Array, "b t n h"]:
+def rotary_frequencies(
+    half: int, positions: Int32[Array, "b t"], theta: float, scaling: RopeScaling | None, max_positions: int
+) -> Float[Array, " f"]:
+    """Radians a position, f = half the width of a head; stretched as in transformers' ``modeling_rope_utils.py``."""
+    if scaling is not None and scaling.kind == "dynamic":
+        length = jnp.maximum(positions.max() + 1, max_positions).astype(jnp.float32)
+        stretch = scaling.factor * length / max_positions - (scaling.factor - 1)
+        theta = theta * stretch ** (half / (half - 1))
+    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    if scaling is None or scaling.kind == "dynamic":
+        return frequencies
+    slowed = frequencies / scaling.factor
+    if scaling.kind == "linear":
+        return slowed
+    turns = scaling.original_positions * frequencies / (2 * math.pi)
+    blend = jnp.clip((turns - scaling.low) / (scaling.high - scaling.low), 0, 1)
+    return (1 - blend) * slowed + blend * frequencies
+
+
+def rotary(
+    x: Float[Array, "b t n h"],
+    positions: Int32[Array, "b t"],
+    theta: float,
+    scaling: RopeScaling | None = None,
+    max_positions: int = 0,
+) -> Float[Array, "b t n h"]:
     """Rotary position embedding, half-split layout (Su et al. 2021; the "rotate_half" layout of transformers)."""
     half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    frequencies = rotary_frequencies(half, positions, theta, scaling, max_positions)
     angles = positions[..., None, None].astype(jnp.float32) * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)

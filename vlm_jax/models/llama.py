@@ -54,7 +54,7 @@ class DecoderBlock(nnx.Module):
         self.attention = Attention(config.width, config.heads, config.kv_heads, bias=False, rngs=rngs)
         self.mlp_norm = RMSNorm(config.width, config.norm_eps)
         self.mlp = GatedMlp(config.width, config.mlp_width, rngs)
-        self.theta = config.rope_theta
+        self.theta, self.scaling, self.max_positions = config.rope_theta, config.rope_scaling, config.max_positions
 
     def __call__(
         self,
@@ -66,7 +66,8 @@ class DecoderBlock(nnx.Module):
         cache: Cache | None,
     ) -> BlockOutput:
         q, k, v = self.attention.qkv(self.attention_norm(x), adapter.part("attention"), adapter.scale)
-        q, k = rotary(q, positions, self.theta), rotary(k, positions, self.theta)
+        rope = (positions, self.theta, self.scaling, self.max_positions)
+        q, k = rotary(q, *rope), rotary(k, *rope)
         if cache is not None:
             cache = _write(cache, layer, k, v)
             k, v = cache.keys[layer].astype(q.dtype), cache.values[layer].astype(q.dtype)

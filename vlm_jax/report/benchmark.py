@@ -21,6 +21,9 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     console.print(
         f"{result['benchmark']}, mode {result['mode']}, {result['n']} samples{unparsed}", highlight=False, markup=False
     )
+    # First, since some of them say that the figures say nothing.
+    for remark in result["remarks"]:
+        console.print(f"Note: {remark}.", highlight=False, markup=False)
     if result["metrics"]:
         console.print(_fitting(console, lambda under: _metrics(result, under)))
     for title, rows in result["tables"].items():
@@ -30,8 +33,6 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     if "comparison" in result:
         console.print()
         console.print(_fitting(console, lambda under: _comparison(result["comparison"], under)))
-    for remark in result["remarks"]:
-        console.print(f"Note: {remark}.", highlight=False, markup=False)
 
 
 def _fitting(console: Console, make: Callable[[bool], Table]) -> Table:

@@ -16,7 +16,10 @@ from vlm_jax.checkpoints.opening import source_of
 from vlm_jax.files import plain
 
 # Options that decide where and how a run goes on, not what comes out of it.
-_WITHOUT_EFFECT = ("checkpoint", "out", "output", "mesh", "preset", "recipe", "microbatches", "save_every")
+_WITHOUT_EFFECT = (
+    *("checkpoint", "out", "output", "mesh", "preset", "recipe", "microbatches", "save_every"),
+    *("allow_outside", "allow_empty"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,11 @@ class Run:
     def folder(self) -> Path:
         """Where the run keeps its states and its log."""
         return self.record.parent
+
+    @property
+    def started(self) -> bool:
+        """Whether a step of it is saved."""
+        return any((self.folder / "steps").glob("[0-9]*"))
 
     def finished(self) -> bool:
         """Whether this very result is there already; says so. See :func:`vlm_jax.records.finished`."""

@@ -8,8 +8,11 @@ again until it falls into the split asked for.
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
+
+from vlm_jax.ranges import Range
 
 SPLITS = ("train", "preference", "prompts", "validation", "test")
 TRAINING_SPLITS = ("train", "preference", "prompts")
@@ -60,15 +63,15 @@ class Dials:
         annotator_length_taste: What ten more words are worth to an annotator.
     """
 
-    cooccurrence: float = 0.6
-    synthetic_rate: float = 0.8
-    synthetic_share: float = 0.9
-    faint_rate: float = 0.4
-    faint_visibility: tuple[float, float] = (0.12, 0.35)
-    pixel_noise: float = 10.0
-    letter_rate: float = 0.2
-    annotator_flip: float = 0.1
-    annotator_length_taste: float = 0.3
+    cooccurrence: Annotated[float, Range(0, 1)] = 0.6
+    synthetic_rate: Annotated[float, Range(0, 1)] = 0.8
+    synthetic_share: Annotated[float, Range(0, 1)] = 0.9
+    faint_rate: Annotated[float, Range(0, 1)] = 0.4
+    faint_visibility: Annotated[tuple[float, float], Range(0, 1)] = (0.12, 0.35)
+    pixel_noise: Annotated[float, Range(0, 255)] = 10.0
+    letter_rate: Annotated[float, Range(0, 1)] = 0.2
+    annotator_flip: Annotated[float, Range(0, 1)] = 0.1
+    annotator_length_taste: Annotated[float, Range(-1000, 1000)] = 0.3
 
 
 STANDARD_DIALS = Dials()

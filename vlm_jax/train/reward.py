@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int32
 
 from vlm_jax.arrays import Batch, Params, PreferenceBatch
 from vlm_jax.config import LlavaConfig
-from vlm_jax.models.llava import forward, scores
+from vlm_jax.models.llava import Edit, forward, scores
 from vlm_jax.train.losses import bradley_terry_loss
 from vlm_jax.train.optim import Optim, TrainState, apply_gradients, split_rows, summed
 
@@ -32,9 +32,11 @@ def last_real(batch: Batch) -> Int32[Array, " b"]:
     return width - 1 - jnp.argmax(batch.attention_mask[:, ::-1], 1).astype(jnp.int32)
 
 
-def reward_scores(config: LlavaConfig, base: Params, role: Params, batch: Batch) -> Float[Array, " b"]:
+def reward_scores(
+    config: LlavaConfig, base: Params, role: Params, batch: Batch, edit: Edit | None = None
+) -> Float[Array, " b"]:
     """Float32 score of each row, read at its last real token. ``role`` is ``{"lora", "head"}``."""
-    hidden = forward(config, base, role["lora"], batch).hidden
+    hidden = forward(config, base, role["lora"], batch, edit=edit).hidden
     last = jnp.take_along_axis(hidden, last_real(batch)[:, None, None], axis=1)[:, 0]
     return scores(role["head"], last)
 

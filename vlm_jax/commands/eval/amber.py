@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from vlm_jax.commands.eval.answering import Answering
-from vlm_jax.commands.eval.scoring import Scoring, conclude
+from vlm_jax.commands.eval.scoring import Scoring, check_spoken, conclude, picture
 
 if TYPE_CHECKING:
     from vlm_jax.evals.answering.questions import ImageQuestion
@@ -53,19 +53,21 @@ def run(options: Options) -> None:
     from vlm_jax.errors import InputError
     from vlm_jax.evals.amber import scorer as amber
     from vlm_jax.evals.amber.generative import read_lexicon
-    from vlm_jax.evals.answering.answer_files import answers_to, read_answers
+    from vlm_jax.evals.answering.answer_files import Pairing, answers_to, read_answers
     from vlm_jax.evals.answering.runner import SUFFIXES, ImageQuestion
 
     items = amber.read_annotations(options.annotations)
+    pairing = Pairing(("id",), {item.id for item in items}, options.id_key)
     queries = None if options.questions is None else amber.read_queries(options.questions)
     # Those of the first file of answers: another model's have to be to the same questions.
     answered: list[amber.Item] = []
 
     def score(path: Path) -> "Scored":
-        answers = read_answers(path)
+        answers = read_answers(path, pairing)
         answered[:] = answered or amber.answered(items, answers)
         asked = [] if queries is None else amber.queries_of(answered, queries, options.questions)
         texts = answers_to([item.id for item in answered], answers, path, {one.id: one.text for one in asked})
+        check_spoken(texts, path, options)
         lexicon = None
         if any(item.kind == amber.GENERATIVE for item in answered):
             relations, safe_words = (
@@ -85,7 +87,7 @@ def run(options: Options) -> None:
         asked = amber.answered(items, queries)
         suffixes = ["" if item.kind == amber.GENERATIVE else SUFFIXES[options.yes_no_suffix] for item in asked]
         return [
-            ImageQuestion(one.id, one.text + suffix, images and images / one.image)
+            ImageQuestion(one.id, one.text + suffix, picture(images, one.image, options))
             for one, suffix in zip(amber.queries_of(asked, queries, options.questions), suffixes, strict=True)
         ]
 

@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
+from vlm_jax.ranges import LARGEST_SEED, Range
 
 if TYPE_CHECKING:
     from vlm_jax.evals.answering.questions import ImageQuestion
@@ -19,6 +20,7 @@ class Answering:
         checkpoint: Answer with this one first: a folder in transformers' LLaVA layout or of `vlm-jax convert`, or
             `tiny`.
         images: Folder of the images; with --answers for the page alone.
+        allow_outside: Images may lie outside that folder, where names or links lead out of it.
         adapter: Adapter folder, as `sft` and `ppo` write it.
         suffix: Put behind each question: `short` LLaVA-1.5's single word or phrase, `short_literal` the same as
             LLaVA-RLHF's scripts spell it, `letter` LLaVA-1.5's for options, `one_word` VCD's.
@@ -28,19 +30,22 @@ class Answering:
         max_new_tokens: Limit of an answer.
         batch_size: Answers at a time.
         seed: Of the draws.
+        dtype: Arithmetic; the checkpoint's own without.
         mesh: Layout of the devices.
     """
 
     checkpoint: str | None = None
     images: Path | None = None
+    allow_outside: bool = False
     adapter: Path | None = None
     suffix: Literal["none", "short", "short_literal", "letter", "one_word"] = "none"
     template: Literal["own", "vicuna_v1", "llava_v1"] = "own"
     aspect: Literal["own", "pad", "square"] = "own"
-    temperature: float = 0.0
-    max_new_tokens: int = 1024
-    batch_size: int = 16
-    seed: int = 0
+    temperature: Annotated[float, Range(0, 100)] = 0.0
+    max_new_tokens: Annotated[int, Range(1, 65536)] = 1024
+    batch_size: Annotated[int, Range(1, 65536)] = 16
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
+    dtype: Literal["float32", "bfloat16"] | None = None
     mesh: MeshOptions = MeshOptions()
 
 
@@ -76,7 +81,7 @@ def _answer_file(options: Answering, target: Path, to_ask: Sequence["ImageQuesti
     from vlm_jax.evals.answering.runner import answer_file
     from vlm_jax.generate.sampling import Sampling
 
-    model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
+    model = open_model(options.checkpoint, options.mesh, adapter=options.adapter, dtype=options.dtype, masters=False)
     if options.template != "own":
         model = dataclasses.replace(model, template=TEMPLATES[options.template])
     if options.aspect != "own":

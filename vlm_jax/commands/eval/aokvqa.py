@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from vlm_jax.commands.eval.answering import Answering
-from vlm_jax.commands.eval.scoring import Scoring, answered, answers_of, conclude, image_file
+from vlm_jax.commands.eval.scoring import Scoring, answered, answers_of, check_spoken, conclude, image_file, picture
 
 if TYPE_CHECKING:
     from vlm_jax.evals.answering.questions import ImageQuestion
@@ -53,13 +53,13 @@ def run(options: Options) -> None:
     questions = aokvqa.read_questions(options.questions)
 
     def read(path: Path) -> aokvqa.Answers:
-        return aokvqa.read_predictions(path, questions, options.task, options.mode, options.strict)
+        return aokvqa.read_predictions(path, questions, options.task, options.mode, options.strict, options.id_key)
 
     def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
         files = [image_file(options.image_name, one.image) for one in questions]
         return [
             ImageQuestion(
-                one.id, one.prompt if options.task == "multiple_choice" else one.text, images and images / file
+                one.id, one.prompt if options.task == "multiple_choice" else one.text, picture(images, file, options)
             )
             for one, file in zip(questions, files, strict=True)
         ]
@@ -74,6 +74,7 @@ def run(options: Options) -> None:
         found = read(path)
         if found.tasks.keys() != first.tasks.keys():
             raise InputError(" and ".join(found.tasks), " and ".join(first.tasks), file=str(path))
+        check_spoken(found.said, path, options)
         return aokvqa.score(found.tasks, questions, found.texts)
 
     # Once answered, the answers are a file like any other.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from vlm_jax.commands.eval.answering import Answering
-from vlm_jax.commands.eval.scoring import Scoring, conclude, image_file
+from vlm_jax.commands.eval.scoring import Scoring, check_spoken, conclude, image_file, picture
 
 if TYPE_CHECKING:
     from vlm_jax.evals.answering.questions import ImageQuestion
@@ -49,7 +49,7 @@ class Options(Scoring):
 
 def run(options: Options) -> None:
     from vlm_jax.errors import InputError
-    from vlm_jax.evals.answering.answer_files import read_answers
+    from vlm_jax.evals.answering.answer_files import Pairing, read_answers
     from vlm_jax.evals.answering.questions import ImageQuestion
     from vlm_jax.evals.chair import scorer as chair
     from vlm_jax.evals.chair.coco_objects import NAMES_FILE, check_objects, read_names, read_objects
@@ -59,7 +59,9 @@ def run(options: Options) -> None:
     check_objects(objects, names, options.objects)
 
     def score(path: Path) -> "Scored":
-        captions = {image: answer.text for image, answer in read_answers(path).items()}
+        answers = read_answers(path, Pairing(("image_id",), objects, options.id_key))
+        captions = {image: answer.text for image, answer in answers.items()}
+        check_spoken(captions.values(), path, options)
         try:
             scored = chair.score(captions, objects, names, options.mode)
         except InputError as error:
@@ -69,6 +71,6 @@ def run(options: Options) -> None:
 
     def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
         files = {image: image_file(options.image_name, image) for image in objects}
-        return [ImageQuestion(image, options.prompt, images and images / files[image]) for image in objects]
+        return [ImageQuestion(image, options.prompt, picture(images, files[image], options)) for image in objects]
 
     conclude("CHAIR", options.mode, options, score, to_ask)

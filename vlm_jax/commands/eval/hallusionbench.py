@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from vlm_jax.commands.eval.answering import Answering
-from vlm_jax.commands.eval.scoring import Scoring, conclude
+from vlm_jax.commands.eval.scoring import Scoring, check_spoken, conclude, picture
 
 if TYPE_CHECKING:
     from vlm_jax.evals.answering.questions import ImageQuestion
     from vlm_jax.evals.statistics.tally import Scored
+
+
+_NOT_WHOLE = "not the whole benchmark, as in VLMEvalKit and lmms-eval"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,10 +33,11 @@ class Options(Scoring):
 
     Attributes:
         data: `HallusionBench.json`.
-        answers: HallusionBench's rows with a `model_prediction`, or LLaVA's lines with ids such as VD_illusion_0_1_0
-            (category, subcategory, set, figure, question): a file, or a folder of them.
+        answers: HallusionBench's rows with a `model_prediction`, LLaVA's lines with ids such as VD_illusion_0_1_0
+            (category, subcategory, set, figure, question), VLMEvalKit's table or lmms-eval's log: a file, or a folder
+            of them. The last two ask the questions with a figure alone.
         mode: `official` the verdicts that stand beside the answers, `rule` yes or no as VLMEvalKit reads them.
-        verdict_key: Where a verdict stands: 0 wrong, 1 right, 2 unclear.
+        verdict_key: Where a verdict stands: 0 wrong, 1 right, 2 unclear; in VLMEvalKit's judged tables `score`.
     """
 
     data: Path
@@ -48,27 +52,28 @@ def run(options: Options) -> None:
     from vlm_jax.evals.answering.answer_files import answers_to
     from vlm_jax.evals.answering.questions import ImageQuestion
     from vlm_jax.evals.hallusionbench import scorer as hallusionbench
-    from vlm_jax.evals.hallusionbench.files import read_judged, read_questions, values_for
+    from vlm_jax.evals.hallusionbench.files import answered_of, read_judged, read_questions, values_for
 
     if options.answering.checkpoint is not None and options.mode == "official":
         raise InputError("--mode official for answers that nobody has judged", "--mode rule")
     questions = read_questions(options.data)
-    texts = {one.id: one.text for one in questions}
 
     def score(path: Path) -> "Scored":
-        judged = read_judged(path, options.verdict_key)
+        judged = read_judged(path, options.verdict_key, questions, options.id_key)
+        asked = answered_of(questions, judged.answers)
+        texts = {one.id: one.text for one in asked}
         answers = answers_to(list(texts), judged.answers, path, texts)
+        check_spoken(answers, path, options)
         verdicts = None
         if options.mode == "official":
             what = f"verdict ({options.verdict_key})"
             verdicts = values_for(texts, judged.verdicts, path, what, "one on each answer, or --mode rule")
         same = values_for(texts, judged.same, path, "second judgement (same)") if judged.same else None
-        return hallusionbench.score(answers, questions, options.mode, verdicts, same)
+        scored = hallusionbench.score(answers, asked, options.mode, verdicts, same)
+        left = f"{len(questions) - len(asked)} questions without a figure were not asked: {_NOT_WHOLE}"
+        return dataclasses.replace(scored, remarks=(*([left] if len(asked) < len(questions) else []), *scored.remarks))
 
     def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
-        return [
-            ImageQuestion(one.id, one.text, None if images is None or one.image is None else images / one.image)
-            for one in questions
-        ]
+        return [ImageQuestion(one.id, one.text, one.image and picture(images, one.image, options)) for one in questions]
 
     conclude("HallusionBench", options.mode, options, score, to_ask)

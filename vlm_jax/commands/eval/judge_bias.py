@@ -22,6 +22,7 @@ from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.eval.files import check_written, making
 from vlm_jax.commands.eval.judging import Judging
 from vlm_jax.commands.reward_view import RewardView, check_view, turn_of
+from vlm_jax.ranges import LARGEST_COUNT, LARGEST_SEED, Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,23 +84,22 @@ class Options:
     objects: Path | None = None
     image_name: str = "{}"
     gold: bool = True
-    limit: int | None = None
-    max_length: int = 2048
-    batch_size: int = 64
-    seed: int = 0
+    limit: Annotated[int | None, Range(1, LARGEST_COUNT)] = None
+    max_length: Annotated[int, Range(1, 1_000_000)] = 2048
+    batch_size: Annotated[int, Range(1, 65536)] = 64
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     judging: Annotated[Judging, tyro.conf.arg(name="")] = Judging(judge="")
     mesh: MeshOptions = MeshOptions()
 
 
 def run(options: Options) -> None:
-    from vlm_jax.errors import require_positive
+    from vlm_jax.errors import InputError
     from vlm_jax.evals.calm.biases import chosen
     from vlm_jax.evals.result import result_of, write_result
     from vlm_jax.report.benchmark import print_result
 
     check_written(options)
     _check(options)
-    require_positive(options, "limit", "max_length", "batch_size")
     objects = _objects(options)
     trials = read_trials(options)
     _check_images(options, trials, objects)
@@ -113,9 +113,13 @@ def run(options: Options) -> None:
             check_view(options.view, adapter)
         scored, *others = [_scored(options, trials, biases, adapter) for adapter in adapters]
         other = others[0] if others else None
+    if all(verdict is None for row in scored.per_sample for verdict in row["verdicts"].values()):
+        raise InputError("no verdict that can be read, of any pair", "a judge that chooses as it is told")
     result = result_of("CALM", "reward" if options.reward else "judge", scored, making(options), other)
     write_result(options.output, result, scored.per_sample)
-    print_result(result)
+    # The others stand in the table, a row for each bias.
+    beside = ("cr", "accuracy", *(f"error_{name}" for name in biases))
+    print_result({**result, "metrics": {name: value for name, value in scored.metrics.items() if name in beside}})
     print(options.output)
 
 

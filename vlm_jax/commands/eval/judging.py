@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from vlm_jax.commands.eval.scoring import Scoring
+from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
     from vlm_jax.evals.answering.questions import ImageQuestion
     from vlm_jax.evals.judges.interface import Judge, Judgement, JudgeRequest
+    from vlm_jax.evals.statistics.tally import Scored
 
 Opener = Callable[[str], "Judge"]
 
@@ -32,7 +34,7 @@ class Judging:
         judge_cache: Folder that keeps every judgement, so that none is paid for twice; left out: NAME.judgements beside
             the output. Several runs may share one.
         judge_concurrency: Requests on their way at one time.
-        judge_timeout: Seconds until a request is given up and tried again.
+        judge_timeout: Seconds until a request without a whole reply is given up and tried again.
         judge_retries: Tries after the first one.
         judge_batch_size: Judgements at a time of a checkpoint, which lies on --mesh.
     """
@@ -40,15 +42,15 @@ class Judging:
     judge: str
     judge_model: str | None = None
     judge_key: str = "OPENAI_API_KEY"
-    judge_temperature: float | None = None
-    judge_max_tokens: int | None = None
+    judge_temperature: Annotated[float | None, Range(0, 100)] = None
+    judge_max_tokens: Annotated[int | None, Range(1, 1_000_000)] = None
     judge_image: bool = False
-    judge_prices: tuple[float, float] | None = None
+    judge_prices: Annotated[tuple[float, float] | None, Range(0, 1_000_000)] = None
     judge_cache: Path | None = None
-    judge_concurrency: int = 8
-    judge_timeout: float = 120.0
-    judge_retries: int = 6
-    judge_batch_size: int = 8
+    judge_concurrency: Annotated[int, Range(1, 1024)] = 8
+    judge_timeout: Annotated[float, Range(0, 86400, open=True)] = 120.0
+    judge_retries: Annotated[int, Range(0, 100)] = 6
+    judge_batch_size: Annotated[int, Range(1, 65536)] = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,14 +77,11 @@ def open_judge(options: Judged, others: Mapping[str, Opener] = {}) -> "Judge":
     Raises:
         InputError: There is no such judge, or the options do not fit it.
     """
-    from vlm_jax.errors import InputError, require_positive
+    from vlm_jax.errors import InputError
     from vlm_jax.evals.judges.cache import CachedJudge
     from vlm_jax.evals.judges.chat_api import without_password
 
     judging = options.judging
-    require_positive(judging, "judge_max_tokens", "judge_concurrency", "judge_timeout", "judge_batch_size")
-    if judging.judge_retries < 0 or (judging.judge_temperature or 0) < 0 or min(judging.judge_prices or (0,)) < 0:
-        raise InputError("a negative number among the judge's options", "0 or more")
     if judging.judge_image and options.answering.images is None:
         raise InputError("--judge-image without --images", "the folder of the benchmark's images")
     prefix, _, name = judging.judge.partition(":")
@@ -158,7 +157,11 @@ def judge_all(
         requests: As the benchmark has them.
         to_ask: The questions, with their images in a folder.
         wording: What the judge was told beside the questions' own texts; its hash goes into the result.
+
+    Raises:
+        InputError: The judge cannot go on, or said nothing at all.
     """
+    from vlm_jax.errors import InputError
     from vlm_jax.evals.judges.cache import sha256
     from vlm_jax.evals.judges.interface import priced, totals
     from vlm_jax.runs.progress import Meter
@@ -181,7 +184,24 @@ def judge_all(
     }
     said = {**judge.identity, **(told if judge.reads_prompts else {}), **totals(judgements)}
     print(_line(said))
+    if not any(one.text.strip() for one in judgements):
+        raise InputError(f"{len(judgements)} judgements, all of them empty", "a judge that says something")
     return [one.text for one in judgements], said
+
+
+def with_judge(scored: "Scored", judge: dict[str, Any]) -> "Scored":
+    """The result of judgements, and who made them.
+
+    Raises:
+        InputError: Nothing was read in any of them: a score would be one of nothing.
+    """
+    from vlm_jax.errors import InputError
+
+    if scored.unparsed == judge["judgements"]:
+        first = scored.per_sample[0]["judgement"][:80]
+        found = f"{scored.unparsed} judgements, none of which can be read ({first!r} for one)"
+        raise InputError(found, "a judge that rates as it is told, or --mode robust")
+    return dataclasses.replace(scored, judge=judge)
 
 
 def _as_wanted(

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from vlm_jax.commands.eval.answering import Answering
-from vlm_jax.commands.eval.judging import Judged, judge_all, open_judge
-from vlm_jax.commands.eval.scoring import conclude, image_file
+from vlm_jax.commands.eval.judging import Judged, judge_all, open_judge, with_judge
+from vlm_jax.commands.eval.scoring import check_spoken, conclude, image_file, picture
 
 if TYPE_CHECKING:
     from vlm_jax.evals.answering.questions import ImageQuestion
@@ -51,29 +51,32 @@ class Options(Judged):
 
 
 def run(options: Options) -> None:
-    from vlm_jax.evals.answering.answer_files import answers_to, read_answers
+    from vlm_jax.evals.answering.answer_files import Pairing, answers_to, read_answers
     from vlm_jax.evals.answering.questions import ImageQuestion
     from vlm_jax.evals.llava_bench import scorer as llava_bench
     from vlm_jax.evals.llava_bench.rules import SYSTEM, read_rules
 
     questions = llava_bench.read_questions(options.questions)
     texts = {one.id: one.text for one in questions}
-    references = answers_to(list(texts), read_answers(options.references), options.references, texts)
+    pairing = Pairing(("question_id",), texts)
+    references = answers_to(list(texts), read_answers(options.references, pairing), options.references, texts)
+    pairing = pairing._replace(chosen=options.id_key)
     contexts, rules = _contexts(options, questions), read_rules(options.rules)
     judge = open_judge(options)
     # A rule that is missing shall not be missed after hours of answering.
     llava_bench.requests(questions, references, [""] * len(questions), contexts, rules)
 
     def score(path: Path) -> "Scored":
-        answers = answers_to(list(texts), read_answers(path), path, texts)
+        answers = answers_to(list(texts), read_answers(path, pairing), path, texts)
+        check_spoken(answers, path, options)
         requests = llava_bench.requests(questions, references, answers, contexts, rules)
         judgements, said = judge_all(judge, options, requests, to_ask, [SYSTEM, rules])
-        return dataclasses.replace(llava_bench.score(questions, answers, judgements, options.mode), judge=said)
+        return with_judge(llava_bench.score(questions, answers, judgements, options.mode), said)
 
     def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
         files = [image_file(options.image_name, one.image) for one in questions]
         return [
-            ImageQuestion(one.id, one.text, images and images / file)
+            ImageQuestion(one.id, one.text, picture(images, file, options))
             for one, file in zip(questions, files, strict=True)
         ]
 

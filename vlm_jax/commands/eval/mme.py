@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from vlm_jax.commands.eval.answering import Answering
-from vlm_jax.commands.eval.scoring import Scoring, conclude
+from vlm_jax.commands.eval.scoring import Scoring, check_spoken, conclude, picture
 
 if TYPE_CHECKING:
     from vlm_jax.evals.answering.questions import ImageQuestion
@@ -42,7 +42,7 @@ def run(options: Options) -> None:
     from vlm_jax.errors import InputError
     from vlm_jax.evals.answering.questions import ImageQuestion
     from vlm_jax.evals.mme import scorer as mme
-    from vlm_jax.evals.mme.files import bare, image_file, read_answers, read_questions
+    from vlm_jax.evals.mme.files import bare, image_name, read_answers, read_questions
 
     source = options.questions or options.answers
     if source is None or (options.questions is None and not source.is_dir()):
@@ -50,9 +50,12 @@ def run(options: Options) -> None:
     questions = read_questions(source)
 
     def score(path: Path) -> "Scored":
-        return mme.score(read_answers(path, questions), questions)
+        answers = read_answers(path, questions, options.id_key)
+        check_spoken(answers, path, options)
+        return mme.score(answers, questions)
 
     def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
-        return [ImageQuestion(one.id, bare(one.text), images and image_file(images, one)) for one in questions]
+        files = [images and picture(images, image_name(images, one), options) for one in questions]
+        return [ImageQuestion(one.id, bare(one.text), file) for one, file in zip(questions, files, strict=True)]
 
     conclude("MME", "official", options, score, to_ask)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from vlm_jax.commands.eval.answering import Answering
-from vlm_jax.commands.eval.judging import Judged, judge_all, open_judge
-from vlm_jax.commands.eval.scoring import conclude
+from vlm_jax.commands.eval.judging import Judged, judge_all, open_judge, with_judge
+from vlm_jax.commands.eval.scoring import check_spoken, conclude, picture
 
 if TYPE_CHECKING:
     from vlm_jax.evals.answering.questions import ImageQuestion
@@ -56,12 +56,13 @@ def run(options: Options) -> None:
     judge = open_judge(options, {"scenes": lambda world: _scene_judge(Path(world), questions)})
 
     def score(path: Path) -> "Scored":
-        answers = mmhal.read_answers(path, questions)
+        answers = mmhal.read_answers(path, questions, options.id_key)
+        check_spoken(answers, path, options)
         texts, said = judge_all(judge, options, mmhal.requests(questions, answers, template), to_ask, template)
-        return dataclasses.replace(mmhal.score_judgements(questions, answers, texts, options.mode), judge=said)
+        return with_judge(mmhal.score_judgements(questions, answers, texts, options.mode), said)
 
     def to_ask(images: Path | None) -> "Sequence[ImageQuestion]":
-        return [ImageQuestion(one.id, one.text, images and images / one.image) for one in questions]
+        return [ImageQuestion(one.id, one.text, picture(images, one.image, options)) for one in questions]
 
     conclude("MMHal-Bench", options.mode, options, score, to_ask)
 

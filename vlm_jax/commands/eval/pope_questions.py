@@ -8,7 +8,9 @@ POPE's own files ask about 500 images, three objects each.
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from vlm_jax.ranges import LARGEST_COUNT, LARGEST_SEED, Range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,22 +31,20 @@ class Options:
     objects: Path
     output: Path
     setting: Literal["random", "popular", "adversarial"] = "random"
-    images: int = 500
-    per_image: int = 3
+    images: Annotated[int, Range(1, LARGEST_COUNT)] = 500
+    per_image: Annotated[int, Range(1, LARGEST_COUNT)] = 3
     image_name: str = "{}"
     legacy_typo: bool = False
-    seed: int = 0
+    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
 
 
 def run(options: Options) -> None:
     import random
 
     from vlm_jax.commands.eval.scoring import image_file
-    from vlm_jax.errors import require_positive
     from vlm_jax.evals.pope.questions import build, read_annotations, sample_images
     from vlm_jax.files import refuse_existing, write_json_lines
 
-    require_positive(options, "images", "per_image")
     refuse_existing(options.output)
     rng = random.Random(options.seed)
     images = sample_images(read_annotations(options.objects), options.images, options.per_image, rng)

@@ -4,10 +4,11 @@ the truth. Prints a table and writes everything, 95 % intervals included, to a J
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
+from vlm_jax.ranges import Range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Options:
         batch_size: Answers at a time.
         max_new_tokens: Limit of a description.
         prompt_lengths: Positions that prompts are padded to, each to the shortest that holds it; image included.
+        allow_empty: Score even where every answer is empty, which is mostly a model that is broken.
         preset: Refuse a checkpoint that is not this preset.
         mesh: Layout of the devices.
     """
@@ -35,37 +37,43 @@ class Options:
     adapter: Path | None = None
     split: Literal["validation", "test"] = "test"
     recipe: str | None = None
-    batch_size: int | None = from_recipe()
-    max_new_tokens: int | None = from_recipe()
-    prompt_lengths: tuple[int, ...] | None = from_recipe()
+    batch_size: Annotated[int | None, Range(1, 65536)] = from_recipe()
+    max_new_tokens: Annotated[int | None, Range(1, 65536)] = from_recipe()
+    prompt_lengths: Annotated[tuple[int, ...] | None, Range(1, 65536)] = from_recipe()
+    allow_empty: bool = False
     preset: str | None = None
     mesh: MeshOptions = MeshOptions()
 
 
 def run(options: Options) -> None:
+    from vlm_jax.evals.statistics.tally import count_empty
     from vlm_jax.report.tables import print_scores
 
     scores = measure(options)
+    texts = scores["descriptions"].values()
+    if count_empty(texts) > len(texts) / 2:
+        print(
+            f"Note: {count_empty(texts)} OF {len(texts)} DESCRIPTIONS ARE EMPTY: the figures are those of a model "
+            "that says nothing."
+        )
     print_scores({str(options.adapter or options.checkpoint): scores})
 
 
 def measure(options: Options) -> dict:
     """The scores, from the file where it holds these very ones."""
     from vlm_jax.checkpoints.opening import open_model, open_policy
-    from vlm_jax.errors import require_positive
     from vlm_jax.evals.scenes.scorer import evaluate
     from vlm_jax.files import read_json, write_json
     from vlm_jax.runs.begin import begin
 
     options = with_recipe(options, "answer")
-    require_positive(options, "batch_size", "max_new_tokens")
     begun = begin(options, options.output, options.output.with_suffix(".run.json"), options.checkpoint)
     if begun.finished():
         return read_json(options.output)
     model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
     lora = open_policy(model, options.adapter)
-    shape = options.batch_size, options.prompt_lengths
-    scores = evaluate(model, lora, options.world, options.split, *shape, options.max_new_tokens)
+    limits = options.batch_size, options.prompt_lengths, options.max_new_tokens, options.allow_empty
+    scores = evaluate(model, lora, options.world, options.split, *limits)
     begun.claim_anew()
     write_json(options.output, scores)
     return scores

@@ -2,7 +2,7 @@
 
 import dataclasses
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
@@ -23,8 +23,11 @@ class Scoring:
     Attributes:
         output: JSON file for the result; beside it `NAME.samples.jsonl` gets a row for every sample and `NAME.html` the
             worst ones, with pictures where --images says where they are.
-        answers: JSON or JSON lines of answers, as LLaVA or the benchmark's own scripts write them.
+        answers: Answers as LLaVA or the benchmark's own scripts write them, JSON or JSON lines; lmms-eval's logs and
+            VLMEvalKit's tables where the README says so.
         against: Answers of another model to the same questions: both are compared, sample by sample.
+        id_key: The key of the answers' ids, where a row has several that name different questions.
+        allow_empty: Score even where every answer is empty, which is mostly a model that is broken.
         answering: Instead of answers.
     """
 
@@ -34,6 +37,8 @@ class Scoring:
     output: Path
     answers: Path | None = None
     against: Path | None = None
+    id_key: str | None = None
+    allow_empty: bool = False
     answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering()
 
     def judged_by_checkpoint(self) -> bool:
@@ -86,13 +91,12 @@ def answers_of(options: Scoring, to_ask: Callable[[Path | None], Sequence["Image
     Raises:
         InputError: Both or neither are given, or the checkpoint cannot answer.
     """
-    from vlm_jax.errors import InputError, require_positive
+    from vlm_jax.errors import InputError
 
     if (options.answers is None) == (options.answering.checkpoint is None):
         found = "neither" if options.answers is None else "both"
         raise InputError(f"{found} of --answers and --checkpoint", "one of them")
     check_written(options)
-    require_positive(options.answering, "batch_size", "max_new_tokens")
     # Before hours of answering.
     if options.against is not None and not options.against.exists():
         raise InputError("no such file", "a file of answers", file=str(options.against))
@@ -111,10 +115,35 @@ def answers_of(options: Scoring, to_ask: Callable[[Path | None], Sequence["Image
 
 def answered(options: AnyScoring, answers: Path) -> AnyScoring:
     """The options for a file of answers: of answering is left what the page and a judge use."""
-    kept = dataclasses.replace(_usual(options, "answering"), images=options.answering.images)
+    given = options.answering
+    kept = dataclasses.replace(_usual(options, "answering"), images=given.images, allow_outside=given.allow_outside)
     if options.judged_by_checkpoint():
         kept = dataclasses.replace(kept, mesh=options.answering.mesh)
     return dataclasses.replace(options, answers=answers, answering=kept)
+
+
+def check_spoken(answers: Iterable[str], file: Path, options: Scoring) -> None:
+    """A model that says nothing at all hallucinates nothing either, and to some rules silence means yes.
+
+    Raises:
+        InputError: Every answer is empty, and nobody said that this is meant.
+    """
+    from vlm_jax.errors import InputError
+
+    answers = list(answers)
+    if answers and not options.allow_empty and not any(map(str.strip, answers)):
+        raise InputError(f"{len(answers)} answers, all of them empty", "answers, or --allow-empty", file=str(file))
+
+
+def picture(images: Path | None, name: str | Path, options: Scoring) -> Path | None:
+    """Where the image of this name lies; None without a folder of images.
+
+    Raises:
+        InputError: Not below the folder, and nobody said that it may.
+    """
+    from vlm_jax.files import below
+
+    return images and below(images, name, allow_outside=options.answering.allow_outside)
 
 
 def _usual(options: Scoring, name: str) -> Any:

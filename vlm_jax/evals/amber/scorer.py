@@ -26,7 +26,7 @@ from vlm_jax.evals.amber.generative import Described, Lexicon, Similarity
 from vlm_jax.evals.amber.nouns import nouns
 from vlm_jax.evals.answering.answer_files import row_id
 from vlm_jax.evals.statistics.bootstrap import Statistic
-from vlm_jax.evals.statistics.tally import Scored, Tally, unit_counts
+from vlm_jax.evals.statistics.tally import Scored, Tally, count_empty, unit_counts
 
 GENERATIVE = "generative"
 _PARTS = {"state": "attribute", "number": "attribute", "action": "attribute"}
@@ -182,6 +182,7 @@ def score(
             {"id": item.id, "kind": item.kind, **samples[place], "answer": answers[place]}
             for place, item in enumerate(items)
         ],
+        empty=count_empty(answers),
         unparsed=said.count(None) + sum(not any(map(str.isalpha, answers[place])) for place in descriptions),
         tally=Tally(units, sums, figures),
         decimals=dict.fromkeys((*metrics, *discriminative.FIGURES), 1) | {"amber_score": 2},

@@ -1,24 +1,31 @@
-"""Files of answers, as LLaVA's ``model_vqa.py`` and the benchmarks' own scripts write them: one JSON object an answer,
-in lines or in a list.
+"""Files of answers: one JSON object an answer, in lines or in a list, as LLaVA's ``model_vqa.py`` and the benchmarks'
+own scripts write them,
 
     {"question_id": 1, "prompt": "Is there a dog in the image?", "text": "Yes"}      LLaVA
     {"image_id": 226988, "caption": "A woman at a table."}                            OPERA's captions
     {"id": 3, "response": "No"}                                                       AMBER
     {"question": "Is there a dog in the image?", "answer": "Yes"}                     POPE, in the questions' order
 
-or, as CHAIR's script reads them, an object of such objects: {"imgToEval": {"226988": {"image_id": 226988, ...}}}.
+an object of such objects, as CHAIR's script reads them, {"imgToEval": {"226988": {"image_id": 226988, ...}}}, and what
+lmms-eval (``lmms_eval_logs.py``) and VLMEvalKit (``vlmevalkit_tables.py``) leave.
+
+A row may have several ids. Each benchmark goes by one of them, and where another one names another question it is not
+for us to say which is meant.
 """
 
 import functools
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vlm_jax.data.rows import Origin, Row, iter_rows
+from vlm_jax.data.tables import is_table, iter_table
 from vlm_jax.errors import InputError
+from vlm_jax.evals.answering.lmms_eval_logs import is_old_log, is_sample, old_log, plain_sample
+from vlm_jax.evals.answering.vlmevalkit_tables import is_prediction, plain_prediction
 from vlm_jax.files import read_json, read_lines
 
 _IDS = ("question_id", "image_id", "id", "index")
@@ -33,35 +40,80 @@ _SHORT = 64
 
 
 class Answer(NamedTuple):
-    """``text`` as it stands, ``question`` where the file repeats it, and the ``row`` it stands in."""
+    """``text`` as it stands, ``question`` where the file repeats it, in which ``row`` and under which ``key``."""
 
     text: str
     question: str | None
     row: int
+    key: str
 
 
-def read_answers(path: Path, ids: Sequence[str] | None = None) -> dict[str, Answer]:
+class Pairing(NamedTuple):
+    """How answers find their questions.
+
+    Attributes:
+        keys: The keys of ids that the benchmark goes by, the first that a row has counts; those that others go by come
+            behind them.
+        known: Ids of all questions.
+        chosen: The only key that counts, where somebody said so.
+    """
+
+    keys: tuple[str, ...] = ()
+    known: Collection[str] = ()
+    chosen: str | None = None
+
+    @property
+    def ordered(self) -> tuple[str, ...]:
+        return (self.chosen,) if self.chosen else (*self.keys, *(key for key in _IDS if key not in self.keys))
+
+
+BY_ANY_ID = Pairing()
+
+
+def iter_answer_rows(path: Path, pairing: Pairing = BY_ANY_ID) -> Iterator[Row]:
+    """The rows of a file of answers in any of the layouts, each as LLaVA would have written it.
+
+    Raises:
+        InputError: The file cannot be read, or a row of lmms-eval's holds no text.
+    """
+    if is_table(path):
+        rows = iter_table(path)
+    elif is_old_log(path):
+        rows = old_log(path)
+    elif _BY_IMAGE_FILE.match("".join(itertools.islice(read_lines(path), _FIRST_LINES))):
+        rows = _by_image(path)
+    else:
+        rows = iter_rows(path)
+    for row in rows:
+        if is_sample(row):
+            yield plain_sample(row, _IDS, (pairing.chosen,) if pairing.chosen else pairing.keys)
+        else:
+            yield plain_prediction(row) if is_prediction(row) else row
+
+
+def read_answers(path: Path, pairing: Pairing = BY_ANY_ID, *, ids: Sequence[str] | None = None) -> dict[str, Answer]:
     """:func:`collect_answers` of a file.
 
     Args:
         path: Of the file.
+        pairing: How answers find their questions.
         ids: Of all questions, in whose order stand rows that have no id and repeat their question instead; None where
             such rows are not taken.
     """
-    if _BY_IMAGE_FILE.match("".join(itertools.islice(read_lines(path), _FIRST_LINES))):
-        return collect_answers(_by_image(path))
-    rows = iter_rows(path)
+    rows = iter_answer_rows(path, pairing)
     first = next(rows)
     rows = itertools.chain([first], rows)
-    if ids is not None and _keys(tuple(first.values)).identity is None:
+    if ids is not None and pairing.chosen is None and _keys(tuple(first.values), _IDS).identity is None:
         return _in_order(rows, ids)
-    return collect_answers(rows)
+    return collect_answers(rows, pairing)
 
 
 def _by_image(path: Path) -> Iterator[Row]:
     entries = read_json(path, unique=True).get(_BY_IMAGE)
     if not isinstance(entries, dict):
         raise InputError(f"{_BY_IMAGE} of type {type(entries).__name__}", "image id -> answer", file=str(path))
+    if not entries:
+        raise InputError(f"no rows in {_BY_IMAGE}", "image id -> answer", file=str(path))
     for number, (image, values) in enumerate(entries.items(), 1):
         row = Row(Origin(str(path), number), values)
         if not isinstance(values, dict):
@@ -74,7 +126,7 @@ def _by_image(path: Path) -> Iterator[Row]:
 def _in_order(rows: Iterable[Row], ids: Sequence[str]) -> dict[str, Answer]:
     found: dict[str, Answer] = {}
     for place, row in enumerate(rows):
-        keys = _keys(tuple(row.values))
+        keys = _keys(tuple(row.values), _IDS)
         if keys.identity is not None:
             raise row.wrong(f"an id ({keys.identity}) behind rows without one", "ids in all rows or in none")
         if place == len(ids):
@@ -87,9 +139,11 @@ def _in_order(rows: Iterable[Row], ids: Sequence[str]) -> dict[str, Answer]:
 
 
 class _Keys(NamedTuple):
-    """Under which keys a row has what; ``rivals`` hold other models' answers, or nobody knows whose."""
+    """Under which keys a row has what; ``others`` hold ids as well, ``rivals`` other models' answers, or nobody knows
+    whose."""
 
     identity: str | None
+    others: tuple[str, ...]
     text: str | None
     rivals: tuple[str, ...]
     questions: tuple[str, ...]
@@ -97,10 +151,11 @@ class _Keys(NamedTuple):
 
 # Rows of one file have the same keys, a million times.
 @functools.lru_cache(maxsize=64)
-def _keys(present: tuple[str, ...]) -> _Keys:
+def _keys(present: tuple[str, ...], ids: tuple[str, ...]) -> _Keys:
     texts = [name for name in _TEXTS if name in present]
     return _Keys(
-        identity=next((name for name in _IDS if name in present), None),
+        identity=next((name for name in ids if name in present), None),
+        others=tuple(name for name in ids if name in present)[1:],
         text=texts[0] if texts else None,
         rivals=tuple(name for name in texts[1:] if name != _TEXTS[-1]),
         questions=tuple(name for name in _QUESTIONS if name in present),
@@ -113,11 +168,11 @@ def answer_in(row: Row) -> Answer:
     Raises:
         InputError: It holds none.
     """
-    return _answer(row, _keys(tuple(row.values)))
+    return _answer(row, _keys(tuple(row.values), _IDS))
 
 
 def _answer(row: Row, keys: _Keys) -> Answer:
-    _, key, rivals, questions = keys
+    _, _, key, rivals, questions = keys
     if key is None:
         raise _without(row, _TEXTS, "an answer")
     if rivals:
@@ -125,7 +180,7 @@ def _answer(row: Row, keys: _Keys) -> Answer:
     question = next((row.values[name] for name in questions if isinstance(row.values[name], str)), None)
     # Interned where they are short: a million answers to yes/no questions are a few.
     text = row.text(row.values[key], key)
-    return Answer(sys.intern(text) if len(text) < _SHORT else text, question, row.origin.row)
+    return Answer(sys.intern(text) if len(text) < _SHORT else text, question, row.origin.row, key)
 
 
 def row_id(row: Row, key: str) -> str:
@@ -140,25 +195,55 @@ def row_id(row: Row, key: str) -> str:
     return row.text(value, key)
 
 
-def collect_answers(rows: Iterable[Row], identify: Callable[[Row, str], str] = row_id) -> dict[str, Answer]:
+def paired_id(row: Row, pairing: Pairing, identify: Callable[[Row, str], str] = row_id) -> str:
+    """The id by which an answer finds its question.
+
+    Args:
+        row: Of an answer.
+        pairing: How answers find their questions.
+        identify: The id of a row that has one under this key.
+
+    Raises:
+        InputError: The row has none, or another one of its ids names another question.
+    """
+    return _paired(row, _keys(tuple(row.values), pairing.ordered), pairing, identify)
+
+
+def _paired(row: Row, keys: _Keys, pairing: Pairing, identify: Callable[[Row, str], str]) -> str:
+    if keys.identity is None:
+        raise _without(row, pairing.ordered, "an id")
+    found = identify(row, keys.identity)
+    for key in keys.others:
+        value = row.values[key]
+        # Of what is no id at all nothing can be meant.
+        other = identify(row, key) if type(value) in (int, str) and str(value) in pairing.known else found
+        if other != found and other in pairing.known:
+            said = f"{keys.identity} {found} and {key} {other}, which is a question's too"
+            raise row.wrong(said, f"ids that agree, or --id-key {keys.identity} or --id-key {key}")
+    return found
+
+
+def collect_answers(
+    rows: Iterable[Row], pairing: Pairing = BY_ANY_ID, identify: Callable[[Row, str], str] = row_id
+) -> dict[str, Answer]:
     """Answers by id, ids as text.
 
     Args:
         rows: Of one file.
+        pairing: How answers find their questions.
         identify: The id of a row whose id stands under a key.
 
     Raises:
-        InputError: Malformed JSON, a row without id or text, an id that comes twice.
+        InputError: Malformed JSON, a row without id or text, an id that comes twice, ids that disagree.
     """
     found: dict[str, Answer] = {}
+    ids = pairing.ordered
     for row in rows:
-        keys = _keys(tuple(row.values))
-        id_key = keys.identity
-        if id_key is None:
-            raise _without(row, _IDS, "an id")
-        identity = identify(row, id_key)
+        keys = _keys(tuple(row.values), ids)
+        identity = _paired(row, keys, pairing, identify)
         if identity in found:
-            raise row.wrong(f"{id_key} {identity} for the second time (first in row {found[identity].row})", "one each")
+            first = found[identity].row
+            raise row.wrong(f"{keys.identity} {identity} for the second time (first in row {first})", "one each")
         found[identity] = _answer(row, keys)
     return found
 
@@ -190,7 +275,7 @@ def answers_to(
     if questions and all(answers[identity].text == text for identity, text in questions.items()):
         raise InputError(f"the questions themselves (id {ids[0]} for one)", "answers", file=str(file))
     for identity, text in (questions or {}).items():
-        _, asked, row = answers[identity]
+        _, asked, row, _ = answers[identity]
         if asked is not None and text not in asked:
             found = f"id {identity} as an answer to {asked[:80]!r}"
             raise InputError(found, f"an answer to {text!r}", file=str(file), row=row)

@@ -12,9 +12,8 @@ from jaxtyping import Array, Bool, Float
 from vlm_jax.arrays import Batch, Params
 from vlm_jax.checkpoints.opening import Model
 from vlm_jax.config import LlavaConfig
-from vlm_jax.data.pipelines import image_continuations
+from vlm_jax.data.pipelines import image_continuations, prompt_lengths
 from vlm_jax.data.sources import Prompt
-from vlm_jax.evals.answering.runner import prompt_lengths
 from vlm_jax.models.llava import forward, logits
 from vlm_jax.parallel.compile import place_batch
 from vlm_jax.runs.progress import Meter

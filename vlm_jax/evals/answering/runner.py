@@ -15,23 +15,14 @@ from typing import Any
 
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.opening import Model
-from vlm_jax.config import LlavaConfig
 from vlm_jax.data.conversation import IMAGE, Turn
-from vlm_jax.data.pipelines import image_prompts
+from vlm_jax.data.pipelines import image_prompts, prompt_lengths
 from vlm_jax.data.sources import Prompt
 from vlm_jax.evals.answering.questions import SUFFIXES, ImageQuestion, Suffix
 from vlm_jax.files import read_json_lines, write_json_lines
 from vlm_jax.generate.answers import answer_batches
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.runs.progress import Meter
-
-# Positions of text, added to those of the image.
-_TEXT_BUCKETS = (64, 128, 256, 512, 1024, 2048)
-
-
-def prompt_lengths(config: LlavaConfig) -> list[int]:
-    """What prompts are padded to; image span included."""
-    return [config.vision.patches + length for length in _TEXT_BUCKETS]
 
 
 def answer_file(

@@ -18,11 +18,13 @@ import numpy as np
 from jaxtyping import Float
 
 from vlm_jax.data.rows import Origin, Row, iter_rows
+from vlm_jax.data.tables import is_table
 from vlm_jax.errors import InputError
-from vlm_jax.evals.answering.answer_files import read_answers, row_id
+from vlm_jax.evals.answering.answer_files import Pairing, read_answers, row_id
+from vlm_jax.evals.answering.lmms_eval_logs import is_old_log
 from vlm_jax.evals.reading.option_letters import find
 from vlm_jax.evals.statistics.bootstrap import Statistic, safe_ratio
-from vlm_jax.evals.statistics.tally import Scored, Tally, unit_counts
+from vlm_jax.evals.statistics.tally import Scored, Tally, count_empty, unit_counts
 from vlm_jax.evals.vqa.answers import evalai
 from vlm_jax.files import read_json, read_lines
 
@@ -93,8 +95,15 @@ class Answers(NamedTuple):
     mode: str
     texts: Mapping[str, str] = {}
 
+    @property
+    def said(self) -> list[str]:
+        """All that the model said."""
+        return [*self.texts.values()] or [text for own in self.tasks.values() for text in own.values()]
 
-def read_predictions(path: Path, questions: Sequence[Question], task: Task, mode: Mode, strict: bool) -> Answers:
+
+def read_predictions(
+    path: Path, questions: Sequence[Question], task: Task, mode: Mode, strict: bool, id_key: str | None = None
+) -> Answers:
     """Predictions in A-OKVQA's own format, ``{question_id: {"multiple_choice": ..., "direct_answer": ...}}``, which are
     taken as they stand, or free text in LLaVA's, which is read.
 
@@ -105,6 +114,7 @@ def read_predictions(path: Path, questions: Sequence[Question], task: Task, mode
         mode: How it is read: a choice by whose rule, a direct answer by EvalAI's processor; ``exact`` leaves both as
             they stand.
         strict: Whether every question needs a prediction, and one in A-OKVQA's own format has to be a choice.
+        id_key: The only key of ids that counts in free text.
 
     Raises:
         InputError: The file holds something else, or is no good to be strict about.
@@ -113,7 +123,8 @@ def read_predictions(path: Path, questions: Sequence[Question], task: Task, mode
     if own:
         tasks = _own_format(path)
     else:
-        texts = {identity: answer.text for identity, answer in read_answers(path).items()}
+        pairing = Pairing(("question_id",), {one.id for one in questions}, id_key)
+        texts = {identity: answer.text for identity, answer in read_answers(path, pairing).items()}
         tasks = {task: _read(texts, questions, task, mode)}
     if strict:
         for name, predictions in tasks.items():
@@ -124,6 +135,8 @@ def read_predictions(path: Path, questions: Sequence[Question], task: Task, mode
 
 
 def _is_own_format(path: Path) -> bool:
+    if is_table(path) or is_old_log(path):
+        return False
     first = next((line for line in read_lines(path) if line.strip()), "").strip()
     if first.startswith("["):
         return False
@@ -197,6 +210,7 @@ def score(answers: Mapping[Task, Predictions], questions: Sequence[Question], te
     unparsed = [one for one in questions if one.id in chosen and chosen[one.id] not in one.choices]
     empty = [one for one in questions if not one.difficult and answers.get("direct_answer", {}).get(one.id) == ""]
     known = {one.id for one in questions}
+    said = [*texts.values()] or [text for predictions in answers.values() for text in predictions.values()]
     surplus = len({identity for predictions in answers.values() for identity in predictions} - known)
     return Scored(
         metrics={task: _mean(own) for task, own in values.items()},
@@ -206,6 +220,8 @@ def score(answers: Mapping[Task, Predictions], questions: Sequence[Question], te
         tables=_tables(values, questions),
         baselines=_baselines(questions) if "multiple_choice" in answers else {},
         remarks=(f"{surplus} predictions for other questions are left out",) if surplus else (),
+        asked=len(said),
+        empty=count_empty(said),
     )
 
 

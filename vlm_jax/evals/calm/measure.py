@@ -101,13 +101,16 @@ def score(
     table, intervals = tally.values(), tally.intervals()
     rows = {name: _row(name, table, intervals, found) for name in biases}
     rows |= {name: {"RR": DOES_NOT_APPLY} for name in inapplicable}
+    ruled = {name: _tally(trials, biases, verdicts, seed).values() for name, verdicts in baselines.items()}
+    for name in biases:
+        rows[name] |= {f"RR of {rule}": values.get(f"rr_{name}") for rule, values in ruled.items()}
     return Scored(
         metrics=table,
         per_sample=[_sample(place, trial, found, seed) for place, trial in enumerate(trials)],
         unparsed=sum(verdict is None for verdicts in found.values() for verdict in verdicts.values()),
         tally=tally,
         tables={"bias": rows},
-        baselines={name: _tally(trials, biases, ruled, seed).values() for name, ruled in baselines.items()},
+        baselines=ruled,
     )
 
 

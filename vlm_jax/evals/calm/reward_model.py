@@ -10,13 +10,12 @@ from vlm_jax.checkpoints.opening import Model
 from vlm_jax.data.assemble import batch_of, judged, placed, suffixes, viewer
 from vlm_jax.data.conversation import Encoded, Turn, encode_conversation, encode_prompt
 from vlm_jax.data.evaluation_turn import RewardPrompt
+from vlm_jax.data.pipelines import prompt_lengths
 from vlm_jax.data.sources import Prompt
 from vlm_jax.evals.calm.trial import PLACES, Trial, Verdict
 from vlm_jax.parallel.compile import place_batch
 from vlm_jax.train.reward import reward_scores
 
-# Positions of text, added to those of the image; one function is compiled for each in use.
-_TEXT_BUCKETS = (64, 128, 256, 512, 1024, 2048)
 # Texts that are sorted by length at a time.
 _READ_AHEAD = 2048
 
@@ -48,8 +47,7 @@ class RewardComparer:
         self._model, self._role, self._batch_size = model, role, batch_size
         self._view = viewer(model.config, resolution)
         self._suffix_of = suffixes(model.tokenizer, model.template, prompt)
-        lengths = [model.config.vision.patches + length for length in _TEXT_BUCKETS]
-        self._buckets = [*(length for length in lengths if length < max_length), max_length]
+        self._buckets = prompt_lengths(model.config, max_length)
         self._score = jax.jit(lambda base, role, batch: reward_scores(model.config, base, role, batch))
 
     def __call__(self, trials: Sequence[Trial]) -> list[Verdict | None]:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from vlm_jax.errors import InputError
 from vlm_jax.evals.chair.coco_objects import Mention, ObjectNames, Reader
 from vlm_jax.evals.statistics.bootstrap import Statistic, interval, safe_ratio
-from vlm_jax.evals.statistics.tally import Scored, Tally, unit_counts
+from vlm_jax.evals.statistics.tally import Scored, Tally, count_empty, unit_counts
 
 Mode = Literal["official", "corrected", "unique"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -93,6 +93,7 @@ def score(
     return Scored(
         metrics=sums.values() | counts,
         per_sample=rows,
+        empty=count_empty(captions.values()),
         unparsed=sum(not any(map(str.isalpha, caption)) for caption in captions.values()),
         tally=sums,
         tables={"objects hallucinated most": _by_object(found, [objects[image] for image in captions])},

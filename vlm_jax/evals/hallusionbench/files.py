@@ -1,12 +1,22 @@
 """HallusionBench's files: its questions, and answers to them with or without a judge's verdicts."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from vlm_jax.data.rows import Row, iter_rows
+from vlm_jax.data.tables import is_table
 from vlm_jax.errors import InputError
-from vlm_jax.evals.answering.answer_files import Answer, answer_in, row_id
+from vlm_jax.evals.answering.answer_files import (
+    Answer,
+    Pairing,
+    answer_in,
+    iter_answer_rows,
+    paired_id,
+    row_id,
+)
+from vlm_jax.evals.answering.vlmevalkit_tables import INDEX, is_prediction
 
 VERDICT_KEY = "gpt4v_output_gpt_check"
 _V = TypeVar("_V")
@@ -84,32 +94,64 @@ def read_questions(path: Path) -> list[Question]:
     return list(found.values())
 
 
-def read_judged(path: Path, verdict_key: str = VERDICT_KEY) -> Judged:
+def read_judged(
+    path: Path, verdict_key: str = VERDICT_KEY, questions: Sequence[Question] = (), id_key: str | None = None
+) -> Judged:
     """Answers, and what a judge made of them: the official script's ``hallusion_output_vd_model.json`` and
     ``hallusion_output_vs_model.json`` (a folder with both, or one file), HallusionBench's rows with a
-    ``model_prediction``, or LLaVA's lines with ids such as ``VD_illusion_0_1_0`` (category, subcategory, set, figure,
-    question).
+    ``model_prediction``, LLaVA's lines with ids such as ``VD_illusion_0_1_0`` (category, subcategory, set, figure,
+    question), lmms-eval's log, or VLMEvalKit's table, whose index ends in such an id.
 
     Args:
-        path: A file, or a folder whose ``.json`` and ``.jsonl`` files belong together.
-        verdict_key: Where a judge's 0, 1 or 2 stands.
+        path: A file, or a folder whose files (.json, .jsonl or tables) belong together.
+        verdict_key: Where a judge's 0, 1 or 2 stands; VLMEvalKit has true and false.
+        questions: From :func:`read_questions`.
+        id_key: The only key of ids that counts, where rows have no categories.
 
     Raises:
         InputError: A row without id or answer, an answer for the second time, a verdict that is none.
     """
-    found = Judged({}, {}, {})
+    found, pairing = Judged({}, {}, {}), Pairing(_KEYS[-1:], {one.id for one in questions}, id_key)
     for file in _files(path):
-        for row in iter_rows(file):
-            whole = "category" in row.values
-            identity = "_".join(row_id(row, key) for key in (_KEYS if whole else _KEYS[-1:]))
+        for row in iter_answer_rows(file, pairing):
+            identity = _identity(row, pairing)
             if identity in found.answers:
                 raise row.wrong(f"an answer to {identity} for the second time", "one each")
             found.answers[identity] = answer_in(row)
             if verdict_key in row.values:
-                found.verdicts[identity] = _choice(row, verdict_key, 3)
+                found.verdicts[identity] = _verdict(row, verdict_key)
             if "same" in row.values:
                 found.same[identity] = bool(_choice(row, "same", 2))
     return found
+
+
+_ID_AT_ITS_END = re.compile(r"(?:^|_)((?:VD|VS)_[^_]+_\d+_\d+_\d+)$")
+
+
+def _identity(row: Row, pairing: Pairing) -> str:
+    if is_prediction(row):
+        index = row_id(row, INDEX)
+        if not (end := _ID_AT_ITS_END.search(index)):
+            raise row.wrong(f"index {index[:60]!r}", "one that ends in an id such as VD_illusion_0_1_0")
+        return end[1]
+    if "category" in row.values:
+        return "_".join(row_id(row, key) for key in _KEYS)
+    return paired_id(row, pairing)
+
+
+def _verdict(row: Row, key: str) -> int:
+    value = row.values[key]
+    if is_prediction(row) and str(value) in ("True", "False"):
+        return int(str(value) == "True")
+    return _choice(row, key, 3)
+
+
+def answered_of(questions: Sequence[Question], answers: Mapping[str, Answer]) -> list[Question]:
+    """The questions: all, or those with a figure where no other is answered, since not all tools ask the others."""
+    without = [one for one in questions if one.image is None]
+    if len(without) == len(questions) or any(one.id in answers for one in without):
+        return list(questions)
+    return [one for one in questions if one.image is not None]
 
 
 def values_for(
@@ -129,9 +171,9 @@ def values_for(
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".jsonl"))
+    files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".jsonl") or is_table(file))
     if not files:
-        raise InputError("no .json or .jsonl file", "files of answers", file=str(path))
+        raise InputError("no .json or .jsonl file and no table", "files of answers", file=str(path))
     return files
 
 

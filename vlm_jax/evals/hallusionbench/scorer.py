@@ -34,7 +34,7 @@ from jaxtyping import Float
 from vlm_jax.evals.hallusionbench.files import Question
 from vlm_jax.evals.hallusionbench.verdicts import RIGHT, UNCLEAR, WRONG, by_rule, causes, is_right
 from vlm_jax.evals.statistics.bootstrap import Statistic, safe_ratio
-from vlm_jax.evals.statistics.tally import Scored, Tally
+from vlm_jax.evals.statistics.tally import Scored, Tally, count_empty
 
 Mode = Literal["official", "rule"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -190,6 +190,7 @@ def score(
             }
             for one, judged, cause, answer in zip(questions, verdicts, why, answers, strict=True)
         ],
+        empty=count_empty(answers),
         unparsed=list(verdicts).count(UNCLEAR) if mode == "rule" else sum(not answer.strip() for answer in answers),
         tally=found,
         tables=_tables(sets, table) | ({} if same is None else _tables_of_causes(questions, why)),

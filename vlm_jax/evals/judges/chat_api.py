@@ -1,19 +1,22 @@
 """A judge behind a URL that speaks OpenAI's chat completions: OpenAI, Azure's and Google's compatible ends, vLLM,
 llama.cpp, Ollama.
 
-Time-outs, lost connections and HTTP 408, 409, 429 and 5xx are tried again by the ``openai`` library, with exponential
-back-off and jitter or when ``Retry-After`` says; every other 4xx ends the run. A reply that cannot be used (cut off by
-a gateway, an error under HTTP 200) is tried again here, since the library takes it for success.
+Time-outs, lost connections, HTTP 408, 409, 429 and 5xx, and replies that cannot be used (cut off by a gateway, an error
+under HTTP 200) are tried again, with exponential back-off and jitter or when ``Retry-After`` says; every other 4xx ends
+the run. Not by the ``openai`` library, which takes such replies for success and whose time-out is one of silence: a
+server that sends a byte now and then would keep it for ever.
 """
 
 import asyncio
 import base64
+import io
 import json
-import mimetypes
 import os
 import random
 import re
+import time
 from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +26,8 @@ from vlm_jax.evals.judges.completions import read_completion
 from vlm_jax.evals.judges.interface import Finished, Judgement, JudgeRequest, unnoticed
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0  # Seconds, as the library has them.
+_LONGEST_WANTED = 60.0  # That a server may ask for; also the library's.
+_BASE = "chat completions: is the URL the API's base (it mostly ends in /v1)?"
 _AGAIN = "a judge that answers; the same command asks only for what is missing"
 
 
@@ -34,7 +39,7 @@ class ChatApiJudge:
         model: Name of the model there.
         key_variable: Environment variable with the key; local servers mostly need none.
         concurrency: Requests on their way at one time.
-        timeout: Seconds until a request is given up.
+        timeout: Seconds until a request is given up, its whole reply included.
         retries: Tries after the first one.
 
     Raises:
@@ -82,7 +87,7 @@ class ChatApiJudge:
             # Without one the library would look for a key by itself, and send another service's.
             api_key=self._key or "none",
             timeout=self._timeout,
-            max_retries=self._retries,
+            max_retries=0,
         )
         async with client:
             # Each goes on to the end of what it has begun: a reply on its way is paid for.
@@ -98,46 +103,63 @@ class ChatApiJudge:
             "temperature": request.temperature,
         }
         for attempt in range(self._retries + 1):
-            content = await self._reply(client, body, request)
+            wanted = None
             try:
-                return read_completion(json.loads(content))
+                content = await self._reply(client, body, request)
+                if not _is_html(content):
+                    return read_completion(json.loads(content))
+                failure = InputError(f"HTML from {self._whom(request)}", _BASE)
             except ValueError as error:
-                odd = str(error)
+                failure = InputError(f"{error} from {self._whom(request)}", _AGAIN)
+            except TimeoutError:
+                failure = self._too_late(request)
+            except self._library.APIError as error:
+                failure = self._failure(error, request)
+                if not _passes(error):
+                    raise failure from None
+                wanted = _wanted_pause(error)
             if attempt < self._retries:
-                pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
-                await asyncio.sleep(pause * random.uniform(0.75, 1))
-        raise InputError(f"{odd} from {self._whom(request)}", _AGAIN)
+                pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.75, 1)
+                await asyncio.sleep(pause if wanted is None else wanted)
+        raise failure
 
     async def _reply(self, client: Any, body: dict[str, Any], request: JudgeRequest) -> str:
         limit = self._limit
         limited = {} if request.max_tokens is None else {limit: request.max_tokens}
         try:
-            reply = await client.chat.completions.with_raw_response.create(**body, **limited)
+            # Of the library's own time-out every byte is a new beginning.
+            async with asyncio.timeout(self._timeout):
+                reply = await client.chat.completions.with_raw_response.create(**body, **limited)
         except self._library.BadRequestError as error:
             if limited and limit == "max_tokens" and "max_completion_tokens" in str(error):
                 self._limit = "max_completion_tokens"
                 return await self._reply(client, body, request)
-            raise self._failure(error, request) from None
-        except self._library.APIError as error:
-            raise self._failure(error, request) from None
+            raise
         return self._without_key(reply.content.decode(errors="replace"))
+
+    def _too_late(self, request: JudgeRequest) -> InputError:
+        return InputError(f"no whole reply within {self._timeout:g} s from {self._whom(request)}", _AGAIN)
 
     def _failure(self, error: Exception, request: JudgeRequest) -> InputError:
         whom, library = self._whom(request), self._library
         if isinstance(error, library.APITimeoutError):
-            return InputError(f"no reply within {self._timeout:g} s from {whom}", _AGAIN)
+            return self._too_late(request)
         if isinstance(error, library.APIConnectionError):
             return InputError(f"no connection ({self._without_key(repr(error.__cause__))[:100]}) to {whom}", _AGAIN)
         status = getattr(error, "status_code", None)
         said = error.body.get("message") if isinstance(getattr(error, "body", None), dict) else None
+        page = _is_html(getattr(getattr(error, "response", None), "text", ""))
         # First the key, then the rest: half a key is too much as well.
         said = self._without_key(str(said or error))[:300]
+        said = "HTML" if page else said
         found = f"HTTP {status} ({said}) from {whom}"
         if status in (401, 403):
             state = "is set, but to something else" if self._key else "is not set"
             return InputError(found, f"its key in the environment variable {self._key_variable}, which {state}")
         if status == 404:
             return InputError(found, "the base of its API (it mostly ends in /v1) and a model that it has")
+        if page and status < 500:
+            return InputError(found, _BASE)
         return InputError(found, "a request that it takes" if status in (400, 413, 422) else _AGAIN)
 
     def _whom(self, request: JudgeRequest) -> str:
@@ -145,6 +167,38 @@ class ChatApiJudge:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
+
+
+def _is_html(text: str) -> bool:
+    return text.lstrip("\ufeff \t\r\n").startswith("<")
+
+
+def _passes(error: Exception) -> bool:
+    """Whether a failure may be gone the next time; a server may say so itself."""
+    status, headers = getattr(error, "status_code", None), _headers(error)
+    if "x-should-retry" in headers:
+        return headers["x-should-retry"] == "true"
+    return status is None or status in (408, 409, 429) or status >= 500
+
+
+def _wanted_pause(error: Exception) -> float | None:
+    """Seconds that the server asks to wait, where these are no more than anybody would; None where it does not ask."""
+    headers = _headers(error)
+    wanted = headers.get("retry-after", "")
+    try:
+        if "retry-after-ms" in headers:
+            pause = float(headers["retry-after-ms"]) / 1000
+        elif wanted.endswith("GMT"):
+            pause = parsedate_to_datetime(wanted).timestamp() - time.time()
+        else:
+            pause = float(wanted)
+    except ValueError:
+        return None
+    return pause if 0 <= pause <= _LONGEST_WANTED else None
+
+
+def _headers(error: Exception) -> Mapping[str, str]:
+    return getattr(getattr(error, "response", None), "headers", {})
 
 
 def _library() -> ModuleType:
@@ -193,11 +247,22 @@ def _messages(request: JudgeRequest) -> list[dict[str, Any]]:
 
 
 def _data_url(request: JudgeRequest) -> str:
+    """The file as it is, once it is known to be an image: names come from files of questions, and what is sent is
+    somebody else's."""
+    from PIL import Image
+
+    from vlm_jax.data.images import load_image
+
     try:
         content = request.image.read_bytes()
     except OSError as error:
         raise InputError(
             f"an image that cannot be read ({error.strerror})", "a file", file=str(request.image)
         ) from None
-    kind = mimetypes.guess_type(request.image.name)[0] or "image/jpeg"
+    try:
+        load_image(content)
+    except InputError as error:
+        raise error.at(str(request.image)) from None
+    with Image.open(io.BytesIO(content)) as image:
+        kind = Image.MIME.get(image.format, "image/jpeg")
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -20,7 +20,7 @@ from vlm_jax.evals.answering.answer_files import row_id
 from vlm_jax.evals.judges.interface import JudgeRequest
 from vlm_jax.evals.llava_bench.rules import SYSTEM, Rule, rule_for
 from vlm_jax.evals.statistics.bootstrap import Statistic
-from vlm_jax.evals.statistics.tally import Scored, Tally, unit_counts
+from vlm_jax.evals.statistics.tally import Scored, Tally, count_empty, unit_counts
 
 Mode = Literal["official", "robust"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -275,6 +275,7 @@ def score(
             "relative_score_read": overall["relative, read only"],
         },
         per_sample=[_sample(*one) for one in zip(questions, answers, pairs, judgements, strict=True)],
+        empty=count_empty(answers),
         unparsed=pairs.count(None),
         tally=found,
         tables={"by category": table},

@@ -12,11 +12,10 @@ from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.opening import Model
 from vlm_jax.data.assemble import placed
 from vlm_jax.data.conversation import IMAGE, Turn
-from vlm_jax.data.pipelines import image_prompts
+from vlm_jax.data.pipelines import image_prompts, prompt_lengths
 from vlm_jax.data.rows import Origin
 from vlm_jax.data.sources import Prompt
 from vlm_jax.errors import InputError
-from vlm_jax.evals.answering.runner import prompt_lengths
 from vlm_jax.generate.answers import answer_batches
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.runs.progress import Meter

@@ -3,6 +3,13 @@
 The table (TSV) has a row a question: ``index``, ``question``, ``hint``, the options under ``A``, ``B``, ..., ``answer``
 (a letter; hidden in test splits), ``category``, ``l2-category``, ``split`` and ``image`` (base64, or the index of the
 row that has the image). Older tables repeat each question with its options rotated, under index + 1000000 a round.
+
+A cell is its text, and an empty one is missing: an option may well be called "None" or "NA". The published scripts read
+the table with pandas, to which these are missing, and LLaVA's takes "None" and "nan" in any case for missing too
+(``is_none``), so that a question loses this option and those behind it. Who wants published figures wants that too:
+
+    text      a cell is its text
+    pandas    the scripts' slip; a question that has lost its right answer keeps the letter, which nobody is offered
 """
 
 import base64
@@ -10,19 +17,25 @@ import binascii
 import csv
 import hashlib
 import io
+import itertools
 import string
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from vlm_jax.data.rows import Row, iter_rows
-from vlm_jax.data.tables import delimiter, is_missing, iter_table
+from vlm_jax.data.rows import Row
+from vlm_jax.data.tables import delimiter, iter_table
 from vlm_jax.errors import InputError
-from vlm_jax.evals.answering.answer_files import answers_to, collect_answers, row_id
+from vlm_jax.evals.answering.answer_files import Pairing, answers_to, collect_answers, iter_answer_rows, row_id
 from vlm_jax.files import write_bytes
 
 ROUND = 1_000_000
 _LONGEST_REFERENCE = 64  # Characters; no image is that small.
+
+Cells = Literal["text", "pandas"]
+# What pandas reads as a missing cell, and what LLaVA's script does in any case.
+_PANDAS = set("#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,n/a,null".split(","))
+_LLAVA_IN_ANY_CASE = {"nan", "none"}
 
 
 class Question(NamedTuple):
@@ -30,7 +43,8 @@ class Question(NamedTuple):
     ``index`` + ROUND a round.
 
     ``answer`` is a letter, None where it is hidden; ``image`` the index of the first row with the same image, None
-    where there is none; ``category``, ``l2_category`` and ``split`` are empty where the table does not say.
+    where there is none; ``category``, ``l2_category`` and ``split`` are empty where the table does not say; ``lost``
+    says whether the slip took options away.
     """
 
     index: int
@@ -42,6 +56,7 @@ class Question(NamedTuple):
     l2_category: str
     split: str
     image: int | None
+    lost: bool = False
 
     @property
     def main(self) -> int:
@@ -54,8 +69,12 @@ class Question(NamedTuple):
         return dict(zip(string.ascii_uppercase, self.options, strict=False))
 
 
-def read_questions(path: Path) -> list[Question]:
+def read_questions(path: Path, cells: Cells = "text") -> list[Question]:
     """All rows of MMBench's table, in the order of their indices; images stay in the file.
+
+    Args:
+        path: The table.
+        cells: What counts as a missing cell.
 
     Raises:
         InputError: The file is no such table, an index is no number or comes twice, a question has no options, an
@@ -66,14 +85,14 @@ def read_questions(path: Path) -> list[Question]:
     first: dict[bytes, int] = {}  # Hash of an image -> its first row.
     references: dict[int, Row] = {}
     for row in _rows(path):
-        index, cell, image = _index(row), _cell(row, "image"), None
+        index, cell, image = _index(row), _cell(row, "image", cells), None
         if index in found:
             raise row.wrong(f"index {index} for the second time", "indices that differ")
         if len(cell) > _LONGEST_REFERENCE:
             image = first.setdefault(hashlib.sha256(cell.encode()).digest(), index)
         elif cell:
             references[index] = row
-        found[index] = _question(row, index, image)
+        found[index] = _question(row, index, image, cells)
     for index, row in references.items():
         found[index] = found[index]._replace(image=_referred(row, found))
     _check(path, found)
@@ -86,9 +105,14 @@ def _rows(path: Path) -> Iterator[Row]:
         yield Row(row.origin, {name if len(name) == 1 else name.lower(): cell for name, cell in row.values.items()})
 
 
-def _cell(row: Row, name: str) -> str:
+def _cell(row: Row, name: str, cells: Cells) -> str:
     cell = row.values.get(name, "")
-    return "" if is_missing(cell) else cell
+    return "" if cells == "pandas" and is_slip(cell) else cell
+
+
+def is_slip(cell: str) -> bool:
+    """Whether a cell has text that the published scripts take for none."""
+    return cell in _PANDAS or cell.lower() in _LLAVA_IN_ANY_CASE
 
 
 _DIGITS = 18
@@ -104,20 +128,21 @@ def _number(row: Row, written: str, what: str) -> int:
     return int(written)
 
 
-def _question(row: Row, index: int, image: int | None) -> Question:
-    options = []
-    for letter in string.ascii_uppercase:
-        if not (option := _cell(row, letter)):
-            break
-        options.append(option)
-    letters = string.ascii_uppercase[: len(options)]
+def _question(row: Row, index: int, image: int | None, cells: Cells) -> Question:
+    options, written = _options(row, cells), _options(row, "text")
+    letters = string.ascii_uppercase[: len(written)]
     if not letters:
         raise row.wrong("no option A", "options under A, B, ...")
-    answer = _cell(row, "answer") or None
+    answer = _cell(row, "answer", cells) or None
     if answer is not None and (len(answer) > 1 or answer not in letters):
         raise row.wrong(f"answer {answer[:60]!r}", f"one of {', '.join(letters)}")
-    kinds = (_cell(row, name) for name in ("category", "l2-category", "split"))
-    return Question(index, row.require("question"), _cell(row, "hint"), tuple(options), answer, *kinds, image)
+    kinds = (_cell(row, name, cells) for name in ("category", "l2-category", "split"))
+    hint = _cell(row, "hint", cells)
+    return Question(index, row.require("question"), hint, tuple(options), answer, *kinds, image, options != written)
+
+
+def _options(row: Row, cells: Cells) -> list[str]:
+    return list(itertools.takewhile(bool, (_cell(row, letter, cells) for letter in string.ascii_uppercase)))
 
 
 def _referred(row: Row, found: Mapping[int, Question]) -> int:
@@ -138,6 +163,15 @@ def _check(path: Path, found: Mapping[int, Question]) -> None:
         raise InputError(f"{hidden} of {len(found)} questions without an answer", expected, file=str(path))
 
 
+def slips(questions: Sequence[Question]) -> tuple[str, ...]:
+    """What a result says of options that the published scripts take for missing; nothing where there are none."""
+    if lost := sum(one.lost for one in questions):
+        return (f"{lost} questions have lost options called None, NA or alike, as in the published scripts",)
+    if named := sum(any(map(is_slip, one.options)) for one in questions):
+        return (f"{named} questions have an option called None, NA or alike, where the published scripts end the list",)
+    return ()
+
+
 def passes(questions: Sequence[Question], circular: bool) -> list[Question]:
     """What is asked, in the order of the indices: every question once, or as often as it has options, which move up
     by one a round. A table that has its rotated questions already is taken as it stands.
@@ -151,13 +185,17 @@ def passes(questions: Sequence[Question], circular: bool) -> list[Question]:
         return once
     if len(once) < len(questions):
         return list(questions)
-    rounds = [_rotated(question, turn) for question in once for turn in range(len(question.options))]
+    # Without any option left it is asked as it stands.
+    rounds = [_rotated(question, turn) for question in once for turn in range(len(question.options) or 1)]
     return sorted(rounds, key=lambda question: question.index)
 
 
 def _rotated(question: Question, turn: int) -> Question:
     options, letters = question.options, string.ascii_uppercase
-    answer = question.answer and letters[(letters.index(question.answer) - turn) % len(options)]
+    answer = question.answer
+    # One that is not among the options any more has no place to move to.
+    if answer in question.lettered:
+        answer = letters[(letters.index(answer) - turn) % len(options)]
     return question._replace(
         index=question.index + turn * ROUND, options=options[turn:] + options[:turn], answer=answer
     )
@@ -184,19 +222,21 @@ def write_images(path: Path, folder: Path, images: Set[int]) -> None:
             write_bytes(folder / f"{index}.jpg", content)
 
 
-def read_answers(path: Path, asked: Sequence[Question]) -> list[str]:
+def read_answers(path: Path, asked: Sequence[Question], id_key: str | None = None) -> list[str]:
     """The answers in the order of what was asked.
 
     Args:
-        path: LLaVA's JSON lines, where each round of ``--all-rounds`` is a ``round_id``; JSON or a table (.tsv, .csv)
-            with ``index`` and ``prediction``, as VLMEvalKit writes it.
+        path: LLaVA's JSON lines, where each round of ``--all-rounds`` is a ``round_id``; JSON or a table (.tsv, .csv,
+            .xlsx) with ``index`` and ``prediction``, as VLMEvalKit writes it; lmms-eval's log.
         asked: From :func:`passes`. Where nothing was asked twice, answers to later rounds are left out.
+        id_key: The only key of ids that counts.
 
     Raises:
         InputError: A question has no answer, an answer no question, or an id comes twice.
     """
-    rows = iter_table(path) if path.suffix.lower() in (".tsv", ".csv") else iter_rows(path)
-    answers = collect_answers(rows, _round)
+    texts = {str(question.index): question.text for question in asked}
+    pairing = Pairing(("question_id", "index"), texts, id_key)
+    answers = collect_answers(iter_answer_rows(path, pairing), pairing, _round)
     rounds = any(question.index >= ROUND for question in asked)
     later = [identity for identity in answers if int(identity) >= ROUND]
     if rounds and not later:
@@ -205,8 +245,14 @@ def read_answers(path: Path, asked: Sequence[Question]) -> list[str]:
     if not rounds:
         for identity in later:
             del answers[identity]
-    texts = {str(question.index): question.text for question in asked}
+    if any(identity not in answers for identity in texts) and any(map(is_slip, _all_options(asked))):
+        found = "fewer rounds than options of a question with one called None, NA or alike"
+        raise InputError(found, "an answer to every round, or --cells pandas for LLaVA's own rounds", file=str(path))
     return answers_to(list(texts), answers, path, texts)
+
+
+def _all_options(asked: Iterable[Question]) -> Iterator[str]:
+    return (option for question in asked for option in question.options)
 
 
 def _round(row: Row, key: str) -> str:

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from vlm_jax.evals.mmbench.files import Question, prompt
 from vlm_jax.evals.reading.option_letters import Rule, find, robust
 from vlm_jax.evals.statistics.bootstrap import Statistic, safe_ratio
-from vlm_jax.evals.statistics.tally import Scored, Tally, unit_counts
+from vlm_jax.evals.statistics.tally import Scored, Tally, count_empty, unit_counts
 
 Mode = Rule
 Second = Literal["own", "wrong", "static", "random"]
@@ -93,12 +93,12 @@ def score(answers: Sequence[str], asked: Sequence[Question], mode: Mode, match: 
     groups: dict[int, list[Question]] = {}
     for one in asked:
         groups.setdefault(one.main, []).append(one)
-    unparsed = sum(letter is None for letter in reader.found.values())
+    unparsed, empty = sum(letter is None for letter in reader.found.values()), count_empty(answers)
     if any(one.answer is None for one in asked):
         rows = [_row(group, reader) for group in groups.values()]
         nothing = Tally([], np.zeros((0, 1)), {})
         hidden = "the right answers are hidden: nothing is scored"
-        return Scored({}, rows, unparsed, nothing, remarks=(hidden,), asked=len(asked))
+        return Scored({}, rows, unparsed, nothing, remarks=(hidden,), asked=len(asked), empty=empty)
     hits = _hits(groups, reader)
     found = _tally(groups, hits)
     return Scored(
@@ -113,6 +113,7 @@ def score(answers: Sequence[str], asked: Sequence[Question], mode: Mode, match: 
         baselines={f"all {letter}": _constant(groups, letter) for letter in _letters(groups)},
         remarks=(_CIRCULAR if _circular(groups) else _VANILLA,),
         asked=len(asked),
+        empty=empty,
     )
 
 

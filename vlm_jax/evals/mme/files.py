@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from vlm_jax.data.rows import Origin, Row, iter_rows
 from vlm_jax.errors import InputError
-from vlm_jax.evals.answering.answer_files import answer_in, row_id
+from vlm_jax.evals.answering.answer_files import Pairing, answer_in, iter_answer_rows, paired_id
 from vlm_jax.files import read_lines
 
 # What follows a question, in MME's files and in LLaVA's.
@@ -66,8 +66,13 @@ def read_questions(path: Path) -> list[Question]:
     return list(found.values())
 
 
-def read_answers(path: Path, questions: Sequence[Question]) -> list[str]:
-    """Answers in the order of the questions, from a folder of results or from LLaVA's lines.
+def read_answers(path: Path, questions: Sequence[Question], id_key: str | None = None) -> list[str]:
+    """Answers in the order of the questions, from a folder of results, from LLaVA's lines or lmms-eval's log.
+
+    Args:
+        path: The file or folder.
+        questions: From :func:`read_questions`.
+        id_key: The only key of ids that counts.
 
     Raises:
         InputError: A row is to none of the questions, a question has no answer or two, a row lacks something.
@@ -75,7 +80,7 @@ def read_answers(path: Path, questions: Sequence[Question]) -> list[str]:
     ids = {question.id: place for place, question in enumerate(questions)}
     keys = {_key(question.subtask, question.image, question.text): ids[question.id] for question in questions}
     found: dict[int, str] = {}
-    for place, identity, key, answer in _answers(path):
+    for place, identity, key, answer in _answers(path, Pairing(("question_id",), ids, id_key)):
         at = keys.get(key, ids.get(identity))
         # Behind an instruction that is not known the id decides, but the question has to be there.
         if at is None or (key[2] and bare(questions[at].text) not in key[2]):
@@ -93,10 +98,10 @@ def read_answers(path: Path, questions: Sequence[Question]) -> list[str]:
     return [found[place] for place in range(len(questions))]
 
 
-def image_file(folder: Path, question: Question) -> Path:
-    """Where the image lies in MME's release."""
-    nested = folder / question.subtask / "images"
-    return (nested if nested.is_dir() else folder / question.subtask) / question.image
+def image_name(folder: Path, question: Question) -> Path:
+    """Where the image lies in MME's release, relative to its folder."""
+    nested = Path(question.subtask) / "images"
+    return (nested if (folder / nested).is_dir() else Path(question.subtask)) / question.image
 
 
 def _key(subtask: str, image: str, text: str) -> _Key:
@@ -130,7 +135,7 @@ def _release(folder: Path) -> Iterator[tuple[Row, str, str, str, str]]:
             yield row, folder.name, names.get(file.stem, file.stem), *columns
 
 
-def _answers(path: Path) -> Iterator[tuple[Row, str, _Key, str]]:
+def _answers(path: Path, pairing: Pairing) -> Iterator[tuple[Row, str, _Key, str]]:
     """Id, key and text of every answer, with where it stands."""
     if path.is_dir():
         for row, subtask, columns in _results(path):
@@ -139,8 +144,8 @@ def _answers(path: Path) -> Iterator[tuple[Row, str, _Key, str]]:
             image, question, _, answer = columns
             yield row, f"{subtask}/{image}", _key(subtask, image, question), answer
         return
-    for row in iter_rows(path):
-        identity, answer = row_id(row, "question_id"), answer_in(row)
+    for row in iter_answer_rows(path, pairing):
+        identity, answer = paired_id(row, pairing), answer_in(row)
         yield row, identity, _key(identity.partition("/")[0], identity, answer.question or ""), answer.text
 
 

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from vlm_jax.errors import InputError
 from vlm_jax.evals.mme.files import Question
 from vlm_jax.evals.statistics.bootstrap import Statistic, safe_ratio
-from vlm_jax.evals.statistics.tally import Scored, Tally, unit_counts
+from vlm_jax.evals.statistics.tally import Scored, Tally, count_empty, unit_counts
 
 PERCEPTION = "existence count position color posters celebrity scene landmark artwork OCR".split()
 COGNITION = "commonsense_reasoning numerical_calculation text_translation code_reasoning".split()
@@ -74,6 +74,7 @@ def score(answers: Sequence[str], questions: Sequence[Question]) -> Scored:
             }
             for one, word, answer in zip(questions, said, answers, strict=True)
         ],
+        empty=count_empty(answers),
         unparsed=said.count(None),
         tally=found,
         tables={"subtasks": _table(rows.sum(0), said, questions, subtasks)},

@@ -13,13 +13,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Float
 
-from vlm_jax.data.rows import Row, iter_rows, read_rows
+from vlm_jax.data.rows import Row, iter_rows
 from vlm_jax.errors import InputError
 from vlm_jax.evals.answering import answer_files
 from vlm_jax.evals.judges.interface import JudgeRequest
 from vlm_jax.evals.mmhal.rubric import fill
 from vlm_jax.evals.statistics.bootstrap import Statistic, safe_ratio
-from vlm_jax.evals.statistics.tally import Scored, Tally, unit_counts
+from vlm_jax.evals.statistics.tally import Scored, Tally, count_empty, unit_counts
 
 Mode = Literal["official", "robust"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -68,26 +68,29 @@ def _contents(row: Row) -> tuple[str, ...]:
     return tuple(row.text(one, "image_content") for one in contents)
 
 
-def read_answers(path: Path, questions: Sequence[Question]) -> list[str]:
+def read_answers(path: Path, questions: Sequence[Question], id_key: str | None = None) -> list[str]:
     """Answers in the order of the questions: the template with its ``model_answer`` filled in, or LLaVA's JSON lines
     with the questions' places as ids.
 
+    Args:
+        path: The file.
+        questions: From :func:`read_questions`.
+        id_key: The only key of ids that counts.
+
     Raises:
-        InputError: Answers to other questions, too few or too many, or a template that nobody filled in.
+        InputError: Answers to other questions, too few or too many.
     """
-    rows = read_rows(path)
+    rows = list(answer_files.iter_answer_rows(path))
     if "model_answer" not in rows[0].values or "question_id" in rows[0].values:
         texts = {one.id: one.text for one in questions}
-        return answer_files.answers_to(list(texts), answer_files.read_answers(path), path, texts)
+        pairing = answer_files.Pairing(("question_id",), texts, id_key)
+        return answer_files.answers_to(list(texts), answer_files.read_answers(path, pairing), path, texts)
     if len(rows) != len(questions):
         raise InputError(f"{len(rows)} rows", f"a row for each of the {len(questions)} questions", file=str(path))
     for row, question in zip(rows, questions, strict=True):
         if row.require("question") != question.text:
             raise row.wrong(f"the question {row.values['question']!r:.80}", f"{question.text!r}")
-    texts = [row.string("model_answer") for row in rows]
-    if not any(texts):
-        raise InputError("an empty model_answer in every row", "the template filled in", file=str(path))
-    return texts
+    return [row.string("model_answer") for row in rows]
 
 
 def requests(questions: Sequence[Question], answers: Sequence[str], template: str) -> list[JudgeRequest]:
@@ -245,6 +248,7 @@ def score_judgements(
             }
             for one, answer, rating, judgement in zip(questions, answers, ratings, judgements, strict=True)
         ],
+        empty=count_empty(answers),
         unparsed=said.count(None),
         tally=found,
         tables={"by type": _by_type(ratings, [one.type for one in questions])},

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from vlm_jax.data.rows import iter_rows
 from vlm_jax.errors import InputError
 from vlm_jax.evals.pope.scorer import Mode, confusion, is_unparsed, tally
-from vlm_jax.evals.statistics.tally import Scored
+from vlm_jax.evals.statistics.tally import Scored, count_empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +71,7 @@ def mean(settings: Mapping[str, Setting], mode: Mode) -> Scored:
     return Scored(
         metrics=found.values(),
         per_sample=rows,
+        empty=count_empty(row["answer"] for row in rows),
         unparsed=sum(is_unparsed(row["answer"], row["said"]) for row in rows),
         tally=found,
         tables={"file": {name: one.figures(mode) for name, one in settings.items()}},

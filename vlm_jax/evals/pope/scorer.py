@@ -12,52 +12,20 @@ Questions about one image are not independent, so intervals resample images.
 """
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 
-from vlm_jax.data.rows import iter_rows
-from vlm_jax.evals.answering.answer_files import row_id
+from vlm_jax.evals.pope.files import Question
 from vlm_jax.evals.reading.punctuation import LONE_PERIOD, strip_punctuation
 from vlm_jax.evals.statistics.bootstrap import Statistic, safe_ratio
-from vlm_jax.evals.statistics.tally import Rows, Scored, Tally, unit_counts
+from vlm_jax.evals.statistics.tally import Rows, Scored, Tally, count_empty, unit_counts
 
 Mode = Literal["official", "lmms-eval", "vlmevalkit", "opera", "vcd"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-
-
-class Question(NamedTuple):
-    """``label`` is yes or no."""
-
-    id: str
-    image: str
-    text: str
-    label: str
-
-
-def read_questions(path: Path) -> list[Question]:
-    """A question file of POPE's: a row an object with ``question_id``, ``image``, ``text`` and ``label``, in lines
-    (COCO) or as a list (A-OKVQA, GQA).
-
-    Raises:
-        InputError: A row lacks a key, a label is neither yes nor no, or an id comes twice.
-    """
-    found: dict[str, Question] = {}
-    for row in iter_rows(path):
-        identity, label = row_id(row, "question_id"), row.string("label")
-        if label not in ("yes", "no"):
-            raise row.wrong(f"label {label!r}", "yes or no")
-        if identity in found:
-            raise row.wrong(f"question_id {identity} for the second time", "ids that differ")
-        # Interned: a million rows repeat a few thousand texts.
-        image, text = sys.intern(row.string("image")), sys.intern(row.string("text"))
-        found[identity] = Question(identity, image, text, sys.intern(label))
-    return list(found.values())
 
 
 def parse(answer: str, mode: Mode = "official", label: str = "yes") -> str | None:
@@ -150,7 +118,7 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
 
     Args:
         answers: In the order of the questions.
-        questions: From :func:`read_questions`.
+        questions: From ``files.read_questions``.
         mode: Whose rule reads the answers.
 
     Returns:
@@ -172,6 +140,7 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
     return Scored(
         metrics=found.values() | {name: int(total[place]) for name, place in names.items()},
         per_sample=Rows(len(questions), lambda place: _row(questions[place], said[place], answers[place])),
+        empty=count_empty(answers),
         unparsed=sum(count for pair, count in Counter(pairs).items() if is_unparsed(pair[0], read[pair])),
         tally=found,
         baselines={f"all {word}": _constant(word, labels, mode) for word in ("yes", "no")},

@@ -16,6 +16,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.evals.chair import scorer as chair
 from vlm_jax.evals.mmhal import scorer as mmhal
 from vlm_jax.evals.pope import scorer as pope
+from vlm_jax.evals.statistics.tally import count_empty
 from vlm_jax.generate.answers import answer
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.runs.progress import Meter
@@ -56,13 +57,25 @@ def evaluate(
     batch_size: int,
     prompt_lengths: Sequence[int],
     max_new_tokens: int,
+    allow_empty: bool = False,
 ) -> dict[str, Any]:
     """Greedy answers to a split's questions, scored.
+
+    Args:
+        model, lora: Who answers.
+        world: Folder of a drawn world.
+        split: Of its scenes.
+        batch_size: Answers at a time.
+        max_new_tokens: Limit of a description.
+        allow_empty: Whether a model that says nothing at all has a score: it names no absent object either.
 
     Returns:
         ``chair`` over one description of every scene, ``mean_length`` of those in words, ``pope`` by setting and
         ``pope_mean`` over POPE's own three, ``mmhal``, and ``descriptions`` (file name -> text). Unlike CHAIR's own
         script, a kind counts once a description, which may name it twice for two things.
+
+    Raises:
+        InputError: A file of the world lacks something, or all answers of a kind are empty.
     """
     scenes = {name: here for name, here in read_scenes(world).items() if here.split == split}
     if not scenes:
@@ -73,7 +86,10 @@ def evaluate(
     greedy = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
 
     def answers(pairs: Sequence[tuple[str, str]], title: str, sampling: Sampling = greedy) -> Sequence[str]:
-        return ask(model, lora, world, pairs, sampling, batch_size, prompt_lengths, 0, title)
+        said = ask(model, lora, world, pairs, sampling, batch_size, prompt_lengths, 0, title)
+        if not allow_empty and count_empty(said) == len(said):
+            raise InputError(f"{len(said)} answers ({title}), all of them empty", "answers, or --allow-empty")
+        return said
 
     described = answers([(name, INSTRUCTIONS[0]) for name in scenes], "describe")
     mentions = [sorted(set(mentioned_kinds(text))) for text in described]

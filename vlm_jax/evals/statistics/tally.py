@@ -73,6 +73,7 @@ class Scored:
         judge: Who judged, where a judge did, and what it took.
         decimals: To how many a metric (or a table's column of its name) is rounded, where the reference scorer rounds.
         asked: How many answers there were, where a sample has several.
+        empty: How many of them have nothing in them.
     """
 
     metrics: dict[str, float | int]
@@ -85,6 +86,12 @@ class Scored:
     judge: dict[str, Any] = dataclasses.field(default_factory=dict)
     decimals: Mapping[str, int] = dataclasses.field(default_factory=dict)
     asked: int | None = None
+    empty: int = 0
+
+
+def count_empty(answers: Iterable[str]) -> int:
+    """Answers with nothing, or nothing but space, in them."""
+    return sum(not answer.strip() for answer in answers)
 
 
 def unit_counts(units: Iterable[str], rows: Float[np.ndarray, "m k"]) -> tuple[list[str], Float[np.ndarray, "n k"]]:

@@ -5,7 +5,9 @@ An answer is worth the mean, over the ten ways to leave one annotator out, of mi
 script it is:
 
     official    ``vqaEval.py``: answers are normalised only where the annotators' differ; where all are the same, case
-                and periods count
+                and periods count, and "Yes" is worth nothing beside ten of "yes"
+    llava       the same script, after EvalAI's processor has gone over the model's answers, as LLaVA's
+                ``convert_vqav2_for_submission.py`` does with them
     evalai      EvalAI's processor on both sides, as in TextVQA's scorer
     lmms-eval   the official steps on both sides, always
 
@@ -25,10 +27,10 @@ from jaxtyping import Float
 from vlm_jax.data.rows import Row, iter_listed
 from vlm_jax.evals.answering.answer_files import row_id
 from vlm_jax.evals.statistics.bootstrap import Statistic, safe_ratio
-from vlm_jax.evals.statistics.tally import Scored, Tally, unit_counts
+from vlm_jax.evals.statistics.tally import Scored, Tally, count_empty, unit_counts
 from vlm_jax.evals.vqa.answers import evalai, evalai_steps, flat, normalise
 
-Mode = Literal["official", "evalai", "lmms-eval"]
+Mode = Literal["official", "llava", "evalai", "lmms-eval"]
 
 
 class Question(NamedTuple):
@@ -100,17 +102,22 @@ def reference(answers: Sequence[str], mode: Mode = "official") -> Reference:
         answers: The annotators'.
         mode: Whose rule.
     """
-    if mode == "official":
+    if mode in ("official", "llava"):
         flattened = tuple(map(flat, answers))
+        submitted = mode == "llava"
         if len(set(flattened)) == 1:
-            return Reference(flattened, flat)
-        return Reference(tuple(map(normalise, flattened)), _normalise)
+            return Reference(flattened, evalai if submitted else flat)
+        return Reference(tuple(map(normalise, flattened)), _normalise_evalai if submitted else _normalise)
     prepare = evalai if mode == "evalai" else _evalai_steps
     return Reference(tuple(map(prepare, answers)), prepare)
 
 
 def _normalise(answer: str) -> str:
     return normalise(flat(answer))
+
+
+def _normalise_evalai(answer: str) -> str:
+    return normalise(evalai(answer))
 
 
 def _evalai_steps(answer: str) -> str:
@@ -153,6 +160,7 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
             }
             for one, answer, word, value in zip(questions, answers, said, values, strict=True)
         ],
+        empty=count_empty(answers),
         unparsed=said.count(""),
         decimals=dict.fromkeys(metrics, 2),
         tally=_tally(values, questions),
@@ -161,10 +169,22 @@ def score(answers: Sequence[str], questions: Sequence[Question], mode: Mode = "o
             "by type of question": _table(values, [one.question_type for one in questions]),
         },
         baselines={f"all {word}": _metrics([one.value(word) for one in references], questions) for word in _CONSTANT},
+        remarks=(_normalised(answers, values, questions, mode),),
     )
 
 
 _CONSTANT = ("yes", "no")
+
+
+def _normalised(answers: Sequence[str], values: Sequence[float], questions: Sequence[Question], mode: Mode) -> str:
+    """How many answers only normalising tells apart: a whole model can be lost or won by it."""
+    other: Mode = "llava" if mode == "official" else "official"
+    references = [reference(one.answers, other) for one in questions]
+    others = [one.value(one.prepare(answer)) for one, answer in zip(references, answers, strict=True)]
+    moved = sum(one != two for one, two in zip(values, others, strict=True))
+    if mode == "official":
+        return f"normalised as LLaVA does (--mode llava) {moved} of {len(answers)} answers are worth something else"
+    return f"as they stand (--mode official) {moved} of {len(answers)} answers are worth something else"
 
 
 def rounded(value: float) -> float:
