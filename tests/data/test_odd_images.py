@@ -176,7 +176,8 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\
 def test_a_program_is_never_started(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(POSTSCRIPT)
     # Pillow itself would read it, with Ghostscript's help.
-    assert Image.open(tmp_path / "a.png").format == "EPS"
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.format == "EPS"
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("Ghostscript was started"))
     with pytest.raises(InputError, match=r"a.png: found an image that cannot be decoded .* \(JPEG, PNG, "):
         load_image(tmp_path / "a.png")

@@ -110,8 +110,9 @@ def test_a_broken_picture_names_its_document(model, lora, rows, tmp_path):
     path = tmp_path / "cut.png"
     picture(0).save(path)
     path.write_bytes(path.read_bytes()[:-2000])
-    prompt = prompt_of("why?", document([{}], 0, lambda row: [Image.open(path)]))
-    with pytest.raises(InputError, match=r"^task drawn, split test, document 0: found an image that cannot be decoded"):
+    complaint = r"^task drawn, split test, document 0: found an image that cannot be decoded"
+    with Image.open(path) as cut, pytest.raises(InputError, match=complaint):
+        prompt = prompt_of("why?", document([{}], 0, lambda row: [cut]))
         answers(model, lora, [prompt], [{"max_new_tokens": 2}], batch_size=1)
 
 

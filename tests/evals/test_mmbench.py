@@ -402,7 +402,8 @@ def test_a_checkpoint_is_asked_as_llava_was(tmp_path, table, asked):
     assert (first.id, first.text, first.image) == ("1", "Which?\nA. cat\nB. dog", folder / "1.jpg")
     assert asked.to_ask[3].text == "Which?\nA. dog\nB. cat"
     assert {ask.image for ask in asked.to_ask} == set(folder.iterdir())
-    assert Image.open(first.image).size == (32, 24)
+    with Image.open(first.image) as shown:
+        assert shown.size == (32, 24)
     assert asked.options.suffix == "letter"
     made = json.loads(out.read_text())["made"]
     assert made["options"]["answering"]["checkpoint"] == "tiny"

@@ -27,10 +27,15 @@ def test_it_says_what_is_written_in_it(run):
     assert said[0].startswith("There is a yellow tree, a large orange ball and a purple kite.")
 
 
+def size_of(picture):
+    with Image.open(picture) as image:
+        return image.size
+
+
 def test_its_pictures_are_those_beside_it(run):
     folder, _ = run
-    shipped = {path.name: Image.open(path).size for path in (NOTEBOOK.parent / "quickstart").glob("*.png")}
-    drawn = {path.name: Image.open(path).size for path in (folder / "quickstart").iterdir()}
+    shipped = {path.name: size_of(path) for path in (NOTEBOOK.parent / "quickstart").glob("*.png")}
+    drawn = {path.name: size_of(path) for path in (folder / "quickstart").iterdir()}
     assert drawn == shipped
     assert drawn.keys() == {"occlusion.png", "states.png"}
 
