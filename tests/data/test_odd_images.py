@@ -73,6 +73,16 @@ def test_a_damaged_check_sum_beside_the_pixels():
     np.testing.assert_array_equal(load_image(content), noise(12, 9))
 
 
+def test_a_picture_is_still_turned_where_texts_go():
+    told = Image.Exif()
+    told[0x0112] = 6
+    whole = encoded("PNG", exif=told)
+    place = whole.index(b"IDAT") - 4
+    for odd in (chunk(*BESIDE_THE_PIXELS["compressed text"]), chunk(b"tEXt", b"Comment\0text")[:-1] + b"\0"):
+        content = whole[:place] + odd + whole[place:]
+        np.testing.assert_array_equal(load_image(content), np.rot90(noise(12, 9), -1))
+
+
 def test_transparency_stays_where_texts_go():
     clear = encoded("PNG", Image.new("P", (3, 2), 0), transparency=0)
     place = clear.index(b"IDAT") - 4
@@ -226,6 +236,14 @@ def test_a_file_that_becomes_a_pipe(tmp_path, monkeypatch):
     error = within(20, lambda: load_image(path))
     assert isinstance(error, InputError)
     assert "no regular file" in str(error)
+
+
+def test_files_of_gigabytes(tmp_path):
+    with (tmp_path / "a.jpg").open("wb") as file:
+        file.write(encoded("JPEG")[:100])
+        file.truncate(1 << 31)
+    with pytest.raises(InputError, match=r"a.jpg: found an image of 2147483648 bytes; expected at most"):
+        load_image(tmp_path / "a.jpg")
 
 
 def test_names_that_no_file_can_have(tmp_path):

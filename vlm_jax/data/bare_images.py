@@ -1,8 +1,9 @@
-"""PNG and JPEG files without what is told about the picture: texts, colour profiles, EXIF, previews."""
+"""PNG and JPEG files without what is told about the picture: texts, colour profiles, previews."""
 
 import io
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -39,11 +40,15 @@ def _joined(start: bytes, parts: Iterator[bytes]) -> io.BytesIO:
 
 
 def _png_parts(file: io.BufferedIOBase) -> Iterator[bytes]:
-    """Chunks: length, name, content, check sum."""
+    """Chunks: length, name, content, check sum. EXIF stays, since it is looked at only after the pixels."""
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
         if name in _PNG_PIXELS:
             yield head + file.read(length + 4)
+        elif name == b"eXIf":
+            content = file.read(length)
+            file.seek(4, os.SEEK_CUR)
+            yield head + content + struct.pack(">I", zlib.crc32(name + content))
         else:
             file.seek(length + 4, os.SEEK_CUR)
 

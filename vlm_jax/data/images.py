@@ -29,6 +29,8 @@ _EXPECTED = f"a whole image file ({', '.join(FORMATS)})"
 _LONGEST_SIDE = 16384
 # What Pillow itself takes for a bomb; 270 MB as RGB.
 _MOST_PIXELS = 89_478_485
+# Room for those at 16 bits a channel, not compressed.
+_MOST_BYTES = 1 << 30
 # At a time while an image is reduced, and at most where its middle is cut out of an enlarged one.
 _PIXELS_AT_ONCE = 1 << 22
 _MOST_ENLARGED = 1 << 26
@@ -55,7 +57,7 @@ def load_image(source: Source) -> Image.Image:
 
     Raises:
         InputError: The image is missing, cut short, damaged, in none of ``FORMATS``, longer than 16384 pixels on a side
-            or larger than 89 million in all, or no regular file.
+            or larger than 89 million in all, or no regular file of at most a gigabyte.
     """
     name = "image bytes" if isinstance(source, bytes) else None if callable(source) else str(source)
     try:
@@ -81,17 +83,19 @@ def _opened(source: str | Path | bytes) -> Iterator[io.BufferedIOBase]:
         yield io.BytesIO(source)
         return
     # Opening a pipe waits for a writer, deaf to all signals in a thread; opening a device does what the device does.
-    _require_regular(os.stat(source).st_mode)
+    _require_regular(os.stat(source))
     # Should it have become one since.
     descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
-        _require_regular(os.fstat(descriptor).st_mode)
+        _require_regular(os.fstat(descriptor))
         yield file
 
 
-def _require_regular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
+def _require_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
         raise InputError("an image that cannot be decoded (no regular file)", _EXPECTED)
+    if status.st_size > _MOST_BYTES:
+        raise InputError(f"an image of {status.st_size} bytes", f"at most {_MOST_BYTES}")
 
 
 def _read(file: io.BufferedIOBase) -> Image.Image:
