@@ -111,9 +111,10 @@ def test_a_broken_picture_names_its_document(model, lora, rows, tmp_path):
     picture(0).save(path)
     path.write_bytes(path.read_bytes()[:-2000])
     complaint = r"^task drawn, split test, document 0: found an image that cannot be decoded"
-    with Image.open(path) as cut, pytest.raises(InputError, match=complaint):
+    with Image.open(path) as cut:
         prompt = prompt_of("why?", document([{}], 0, lambda row: [cut]))
-        answers(model, lora, [prompt], [{"max_new_tokens": 2}], batch_size=1)
+        with pytest.raises(InputError, match=complaint):
+            answers(model, lora, [prompt], [{"max_new_tokens": 2}], batch_size=1)
 
 
 @pytest.mark.parametrize(
