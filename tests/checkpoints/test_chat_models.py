@@ -277,47 +277,53 @@ def test_a_head_that_is_the_token_table(layout, tmp_path):
     )
 
 
-def llama_3_folder(folder):
-    """A random LLaVA over Llama 3's kind, which ends its answers soon; as transformers writes it."""
-    tokenizer = llama_3_tokenizer()
-    model = torch_llava(WIDE)
-    model.config.text_config.eos_token_id = model.generation_config.eos_token_id = [1, 4]
-    model.config.text_config.bos_token_id = model.generation_config.bos_token_id = 0
-    model.config.pad_token_id = model.generation_config.pad_token_id = 5
+# The ids of a kind: begin, padding, image, and the ends of an answer, the template's first.
+IDS = {"llama 3": (0, 5, 6, (4, 1)), "llama 2": (1, 0, 3, (2,)), "chatml": (0, 0, 4, (3, 1))}
+
+
+def chat_folder(folder, name="llama 3"):
+    """A random LLaVA of a kind, as transformers writes it."""
+    begin, padding, image, ends = IDS[name]
+    tokenizer, model = TOKENIZERS[name](), torch_llava(dataclasses.replace(WIDE, image_token_id=image))
+    model.config.text_config.eos_token_id = model.generation_config.eos_token_id = sorted(ends)
+    model.config.text_config.bos_token_id = model.generation_config.bos_token_id = begin
+    model.config.pad_token_id = model.generation_config.pad_token_id = padding
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return tokenizer, model
 
 
-def asked(model, config, tokenizer, template, text, image):
+def asked(model, ours, text, image):
     """Ids that transformers chooses greedily, given our prompt's ids."""
-    prompt = encode_prompt(tokenizer, template, [Turn("human", f"<image>\n{text}")], config, 200)
+    turns, config = [Turn("human", f"<image>\n{text}")], ours.config
+    prompt = encode_prompt(ours.tokenizer, ours.template, turns, config, 200)
     pixels = normalise(jnp.asarray(prepare(image, config.vision.image_size, config.aspect)[None]), jnp.dtype("float32"))
     out = model.generate(
         input_ids=torch.tensor(prompt.tokens[None]).long(),
         pixel_values=torch.tensor(np.array(pixels)).permute(0, 3, 1, 2),
         max_new_tokens=12,
         do_sample=False,
-        eos_token_id=[1, 4],
-        pad_token_id=5,
     )
     return out[0, len(prompt) :].tolist()
 
 
-def test_greedy_answers_are_those_of_transformers(tmp_path, capsys):
-    tokenizer, model = llama_3_folder(tmp_path / "hf")
+@pytest.mark.parametrize("name", IDS)
+def test_greedy_answers_are_those_of_transformers(name, tmp_path, capsys):
+    tokenizer, model = chat_folder(tmp_path / "hf", name)
+    begin, padding, _, ends = IDS[name]
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)) for _ in range(2)]
     texts = ["What is in the picture?", "Is there a dog?"]
     ours = open_model(str(tmp_path / "hf"), dtype="float32")
     assert "note:" not in capsys.readouterr().err
-    assert (ours.config.template, ours.config.bos_token_id, ours.config.pad_token_id) == ("chat", 0, 5)
-    assert (ours.config.eos_token_id, ours.config.end_token_ids) == (4, (1,))
-    first = asked(model, ours.config, tokenizer, ours.template, texts[0], images[0])
+    config = ours.config
+    assert (config.template, config.bos_token_id, config.pad_token_id) == ("chat", begin, padding)
+    assert (config.eos_token_id, *config.end_token_ids) == ends
+    first = asked(model, ours, texts[0], images[0])
     # Now its third word is a little less likely than the end of a turn.
     with torch.no_grad():
         head = model.get_output_embeddings().weight
-        head[4] = 1.05 * head[first[2]]
+        head[ends[0]] = 1.05 * head[first[2]]
     model.save_pretrained(tmp_path / "hf")
     ours = open_model(str(tmp_path / "hf"), dtype="float32")
     records = [
@@ -326,13 +332,13 @@ def test_greedy_answers_are_those_of_transformers(tmp_path, capsys):
     ]
     batches = image_prompts(records, tokenizer, ours.config, ours.template, 2, [96])
     answers = answer(ours, open_policy(ours, None), batches, Sampling(12, 0.0))
-    theirs = [asked(model, ours.config, tokenizer, ours.template, t, i) for t, i in zip(texts, images, strict=True)]
-    assert theirs[0][2] == 4
+    theirs = [asked(model, ours, text, image) for text, image in zip(texts, images, strict=True)]
+    assert theirs[0][2:] == [ends[0]]
     assert list(answers) == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in theirs]
 
 
 def test_converted_it_keeps_its_prompt(tmp_path):
-    tokenizer, _ = llama_3_folder(tmp_path / "hf")
+    tokenizer, _ = chat_folder(tmp_path / "hf")
     convert_command.run(convert_command.Options(tmp_path / "hf", tmp_path / "ours"))
     model = open_model(str(tmp_path / "ours"))
     assert (model.config.template, model.config.eos_token_id, model.config.end_token_ids) == ("chat", 4, (1,))

@@ -151,7 +151,7 @@ def test_missing_and_truncated_files_are_named(name, tmp_path):
         ("", "vision_feature_layer", [-2, -5]),
         ("text_config", "model_type", "mistral"),
         ("text_config", "head_dim", 16),
-        ("text_config", "rope_parameters", {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
+        ("text_config", "rope_parameters", {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}),
         ("vision_config", "hidden_act", "gelu"),
         ("", "vision_feature_layer", True),
         ("", "image_token_index", -5),
