@@ -1,5 +1,6 @@
-"""Checkpoints as a model of lmms-eval. What is ours is tested without it; the class itself where it is installed."""
+"""Checkpoints as a model of lmms-eval: with lmms-eval itself where it is installed, with the stand-in elsewhere."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -273,16 +274,19 @@ def test_the_entry_point_loads_nothing_heavy():
     assert not loaded & {"jax", "flax", "transformers", "torch", "numpy", "PIL", "lmms_eval"}
 
 
-# From here on with lmms-eval itself.
+# From here on the class that lmms-eval makes.
 
 
 @pytest.fixture(scope="module")
 def model_class():
-    pytest.importorskip("lmms_eval", reason="needs lmms-eval: pip install 'vlm-jax[lmms]'")
+    """``make test-lmms`` brings lmms-eval itself."""
     strict = ImageFile.LOAD_TRUNCATED_IMAGES
-    from vlm_jax.evals.lmms.model import VlmJax
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("lmms_eval") is None:
+            patch.syspath_prepend(Path(__file__).parent / "lmms_stand_in")
+        from vlm_jax.evals.lmms.model import VlmJax
 
-    yield VlmJax
+        yield VlmJax
     # The tasks of lmms-eval let Pillow read half a picture, in every test that comes after.
     ImageFile.LOAD_TRUNCATED_IMAGES = strict
 
