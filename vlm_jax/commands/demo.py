@@ -10,60 +10,16 @@ import dataclasses
 import functools
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
 
-from vlm_jax.commands.reward_view import RewardView
-from vlm_jax.ranges import LARGEST_COUNT, LARGEST_SEED, Range
-from vlm_jax.scenes.world import STANDARD_DIALS, Dials
-
-if TYPE_CHECKING:
-    from vlm_jax.commands import ppo, reward
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What the command takes.
-
-    Attributes:
-        out: Folder for everything.
-        seed: Of the world, the annotators and the training.
-        resolution: Pixels a side that the reward models see (the tiny model sees 48): reward models that see perfectly
-            need no facts.
-        preference: Scenes whose answers are compared.
-        prompts: Scenes that PPO asks about.
-        validation: Scenes to choose settings on; scored only where there are no test scenes.
-        test: Held-out scenes to report.
-        reward_epochs: Passes over the pairs.
-        ppo_steps: Rollouts of each PPO run.
-        dials: Planted causes of hallucination, as far as they lie in images and annotators: what the tiny model has
-            learnt from its own training data is fixed.
-    """
-
-    out: Path = Path("runs/demo")
-    seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
-    resolution: Annotated[int, Range(1, 1 << 14)] = 16
-    preference: Annotated[int, Range(0, 10_000_000)] = 3600
-    prompts: Annotated[int, Range(1, 10_000_000)] = 2400
-    validation: Annotated[int, Range(0, 10_000_000)] = 0
-    test: Annotated[int, Range(0, 10_000_000)] = 300
-    reward_epochs: Annotated[float, Range(0, 1e6, open=True)] = 1.0
-    ppo_steps: Annotated[int, Range(1, LARGEST_COUNT)] = 20
-    dials: Dials = STANDARD_DIALS
-
-
-# What each model that is scored was aligned with.
-MODELS: dict[str, Literal["nothing", "images", "images and facts"]] = {
-    "sft": "nothing",
-    "rlhf": "images",
-    "fact_rlhf": "images and facts",
-}
-ALIGNED = tuple(name for name, read in MODELS.items() if read != "nothing")
-# Share of the preference scenes' pairs that only measures the reward models.
-_HELD_OUT = 1 / 8
-# Fewer pairs than a batch cannot be trained on; fewer scenes may hold no POPE question.
-_FEWEST, _FEWEST_SCORED = 100, 20
-# Parts whose arrays fit the cache of a core.
-_MICROBATCHES = 8
+from vlm_jax.commands.demo_options import (
+    ALIGNED,
+    MODELS,
+    Options,
+    check_sizes,
+    held_out,
+    ppo_options,
+    reward_options,
+)
 
 
 def run(options: Options) -> None:
@@ -71,7 +27,7 @@ def run(options: Options) -> None:
     from vlm_jax.report.tables import print_scores
     from vlm_jax.runs.begin import begin
 
-    _check_sizes(options)
+    check_sizes(options)
     path, clock = options.out / "results.json", options.out / "seconds.json"
     begun = begin(options, path, options.out / "run.json", "tiny")
     if begun.finished():
@@ -89,16 +45,6 @@ def run(options: Options) -> None:
         write_json(path, results)
     print_scores(scores)
     print(f"{path}\n{write_report(options, results, scores)}")
-
-
-def _check_sizes(options: Options) -> None:
-    from vlm_jax.errors import InputError
-
-    if options.preference < _FEWEST:
-        raise InputError(f"{options.preference} preference scenes", f"at least {_FEWEST}")
-    if (options.test or options.validation) < _FEWEST_SCORED:
-        found = f"{options.test} test and {options.validation} validation scenes"
-        raise InputError(found, f"at least {_FEWEST_SCORED} of one of them")
 
 
 def align(options: Options) -> dict[str, dict]:
@@ -121,10 +67,6 @@ def align(options: Options) -> dict[str, dict]:
     return {name: scores[name] for name in MODELS}
 
 
-def _held_out(options: Options) -> int:
-    return round(options.preference * _HELD_OUT)
-
-
 def branch(options: Options, name: str) -> dict:
     """Reward model, PPO and evaluation of one of ``MODELS``; the starting model is only evaluated."""
     from vlm_jax.commands import ppo, reward
@@ -145,48 +87,6 @@ def branch(options: Options, name: str) -> dict:
     return scenes.measure(scored) | {"reward_accuracy": _reward_accuracy(options, name)}
 
 
-def _view(options: Options, name: str) -> RewardView:
-    facts = options.out / "world" / "image_to_caption.json" if MODELS[name] == "images and facts" else None
-    return RewardView(facts=facts, resolution=options.resolution)
-
-
-def reward_options(options: Options, name: str) -> "reward.Options":
-    """How the reward model of one of ``ALIGNED`` is trained."""
-    from vlm_jax.commands import reward
-
-    return reward.Options(
-        checkpoint="tiny",
-        preferences=options.out / "world" / "preferences.json",
-        images=options.out / "world" / "images",
-        out=options.out / name / "reward",
-        view=_view(options, name),
-        verdict=("Yes", "No"),
-        epochs=options.reward_epochs,
-        microbatches=_MICROBATCHES,
-        held_out=_held_out(options),
-        seed=options.seed,
-    )
-
-
-def ppo_options(options: Options, name: str) -> "ppo.Options":
-    """How the policy of one of ``ALIGNED`` is trained."""
-    from vlm_jax.commands import ppo
-
-    return ppo.Options(
-        checkpoint="tiny",
-        reward=options.out / name / "reward" / "adapter",
-        prompts=options.out / "world" / "prompts.json",
-        images=options.out / "world" / "images",
-        out=options.out / name / "ppo",
-        view=_view(options, name),
-        steps=options.ppo_steps,
-        # Fresh answers teach more than a second pass over old ones, and cost this model the same.
-        epochs=1,
-        microbatches=_MICROBATCHES,
-        seed=options.seed,
-    )
-
-
 def _reward_accuracy(options: Options, name: str) -> float:
     """Held-out pairs ranked as the annotators did: by the reward model, or by the starting model's own likelihood."""
     from vlm_jax.checkpoints.opening import open_model, open_role
@@ -199,7 +99,7 @@ def _reward_accuracy(options: Options, name: str) -> float:
         return read_json(options.out / name / "reward" / "results.json")["held_out_accuracy"]
     model = open_model("tiny")
     world, max_length = options.out / "world", read("scenes-tiny/reward").options["max_length"]
-    pairs = read_preferences(world / "preferences.json", world / "images")[-_held_out(options) :]
+    pairs = read_preferences(world / "preferences.json", world / "images")[-held_out(options) :]
     return preference_accuracy(model, open_role(model, None)["lora"], pairs, max_length)
 
 
@@ -227,7 +127,7 @@ def write_report(options: Options, results: dict, scores: dict[str, dict]) -> Pa
         shown[name]: Aligned(
             folder=options.out / name,
             accuracy=scores[name]["reward_accuracy"],
-            held_out=_held_out(options),
+            held_out=held_out(options),
             resolution=options.resolution,
             facts=MODELS[name] == "images and facts",
         )

@@ -7,16 +7,11 @@ result. Figures that are left out are the recipe's (`vlm-jax recipe list`). The 
 stopped.
 """
 
-import dataclasses
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
-
-from vlm_jax.commands.from_recipe import from_recipe, with_recipe
-from vlm_jax.commands.reward_view import RewardView, evaluation_turn, view_with
-from vlm_jax.commands.training import NewAdapter, Training, checked, open_for_training, optim_of
-from vlm_jax.ranges import LARGEST_COUNT, Range
+from vlm_jax.commands.reward_options import Options, complete
+from vlm_jax.commands.reward_view import evaluation_turn, view_with
+from vlm_jax.commands.training import checked, open_for_training, optim_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,32 +19,6 @@ if TYPE_CHECKING:
 
     from vlm_jax.checkpoints.opening import Model
     from vlm_jax.data.sources import Preference
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Training, NewAdapter):
-    """What the command takes.
-
-    Attributes:
-        preferences: Pairs in LLaVA-RLHF's layout (output_1, output_2, preference).
-        images: Folder that the rows' image names are relative to.
-        view: What the reward model reads beside the answer.
-        verdict: Two words, such as `Yes No`: the head starts as the model's own preference for saying the first rather
-            than the second after the evaluation turn. None: a random start, as LLaVA-RLHF has it.
-        epochs: Passes over the pairs.
-        max_length: Positions of conversation and evaluation turn, image included.
-        held_out: Pairs at the end of the file that only measure accuracy.
-        centring: Keeps scores near 0: this times |mean(r0 + r1)| is added to the loss.
-    """
-
-    preferences: Path
-    images: Path
-    view: tyro.conf.OmitArgPrefixes[RewardView] = RewardView()
-    verdict: tuple[str, str] | None = None
-    epochs: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
-    max_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
-    held_out: Annotated[int | None, Range(0, LARGEST_COUNT)] = from_recipe()
-    centring: Annotated[float | None, Range(0, 1e6)] = from_recipe()
 
 
 def run(options: Options) -> None:
@@ -83,19 +52,6 @@ def run(options: Options) -> None:
     save_adapter(begun.result, model.config, state.params, notes={VIEW_FILE: view})
     told = "" if accuracy is None else f"; {100 * accuracy:.1f} % of {len(held_out)} held-out pairs right"
     print(f"{begun.result}{told}")
-
-
-def complete(options: Options) -> Options:
-    """With every figure filled in, and checked as far as options alone tell.
-
-    Raises:
-        InputError: A figure is out of its range.
-    """
-    from vlm_jax.errors import require_parts
-
-    options = with_recipe(options, "reward", facts=options.view.facts is not None)
-    require_parts(options.batch_size, options.microbatches, "microbatches")
-    return options
 
 
 def read_pairs(options: Options) -> "list[Preference]":
