@@ -15,7 +15,7 @@ PACKAGE = Path(vlm_jax.__file__).parent
 # From the ground up. Rooms of one floor may read each other.
 FLOORS = (
     ("config", "arrays", "errors", "randomness", "ranges", "versions"),
-    ("files", "records", "recipes", "parallel"),
+    ("files", "provenance", "recipes", "parallel"),
     ("models", "scenes"),
     ("data",),
     ("checkpoints",),
@@ -45,7 +45,7 @@ def imports(path: Path) -> list[tuple[int, str]]:
             names = [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}:{node.lineno}: imports are absolute, so that a name says where it leads"
-            # `from vlm_jax import records` names a room; so does what stands behind every other one of ours.
+            # `from vlm_jax import provenance` names a room; so does what stands behind every other one of ours.
             names = [f"{node.module}.{name.name}" for name in node.names]
         else:
             continue
@@ -83,8 +83,8 @@ def test_no_import_runs_upwards(room):
 def test_the_walk_sees_imports_wherever_they_stand(tmp_path):
     path = tmp_path / "module.py"
     path.write_text(
-        "import vlm_jax.data.images\nfrom vlm_jax import records\nfrom typing import TYPE_CHECKING\n"
+        "import vlm_jax.data.images\nfrom vlm_jax import provenance\nfrom typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    from vlm_jax.evals import judges\ndef run():\n"
         "    from vlm_jax.commands.ppo import Options\n"
     )
-    assert [room_of(name) for _, name in imports(path)] == ["data", "records", "evals", "commands"]
+    assert [room_of(name) for _, name in imports(path)] == ["data", "provenance", "evals", "commands"]

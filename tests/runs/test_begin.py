@@ -6,7 +6,7 @@ import pytest
 
 from vlm_jax.checkpoints.hashes import BaseSource, weights_sha256
 from vlm_jax.errors import InputError
-from vlm_jax.records import claim, finished
+from vlm_jax.provenance import claim, finished
 from vlm_jax.runs.begin import identity
 
 
@@ -96,7 +96,7 @@ def test_a_checkpoints_hash_follows_what_is_read(name, tmp_path):
     assert weights_sha256(tmp_path) == first
     (tmp_path / name).write_bytes(b"two")
     assert weights_sha256(tmp_path) != first
-    with pytest.raises(InputError, match="no weights"):
+    with pytest.raises(InputError, match="no such file or folder"):
         weights_sha256(tmp_path / "absent")
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vlm_jax import records
+from vlm_jax import provenance
 from vlm_jax.checkpoints.finite import not_finite
 from vlm_jax.checkpoints.native import (
     REPORT_FILE,
@@ -82,7 +82,7 @@ def convert(
         if fresh:
             # Nothing says what else may lie there.
             shutil.rmtree(folder, ignore_errors=True)
-        records.claim(partial / _CLAIM, {"settings": settings, "config": dataclasses.asdict(source.config)})
+        provenance.claim(partial / _CLAIM, {"settings": settings, "config": dataclasses.asdict(source.config)})
         try:
             folder.mkdir(exist_ok=True)
             if tokenizer is not None:

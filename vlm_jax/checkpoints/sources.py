@@ -34,9 +34,9 @@ from vlm_jax.checkpoints.layouts import (
 )
 from vlm_jax.checkpoints.original_config import parse_original_config, vision_of
 from vlm_jax.checkpoints.overlays import TABLES, Delta, NewRows, Place, Tensors
-from vlm_jax.checkpoints.prompting import choose_template
 from vlm_jax.checkpoints.special_ids import said_in, settle, tokenizer_beside
 from vlm_jax.checkpoints.stored import StoredArray
+from vlm_jax.checkpoints.template_choice import choose_template
 from vlm_jax.checkpoints.tensor_files import TensorFolder
 from vlm_jax.checkpoints.vocabulary import padded_rows
 from vlm_jax.config import LlavaConfig, TemplateName

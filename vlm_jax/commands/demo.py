@@ -120,7 +120,7 @@ def summarise(options: Options, scores: dict[str, dict], seconds: float) -> dict
 
 def write_report(options: Options, results: dict, scores: dict[str, dict]) -> Path:
     """The page; returns its path."""
-    from vlm_jax.report.alignment import Aligned, write_alignment
+    from vlm_jax.report.aligned_models import Aligned, write_alignment
 
     shown = {"sft": "the starting model", "rlhf": "RLHF", "fact_rlhf": "Fact-RLHF"}
     aligned = {

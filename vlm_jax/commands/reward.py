@@ -119,7 +119,7 @@ def first_role(options: Options, model: "Model") -> dict:
 
 def pair_accuracy(options: Options, model: "Model", role: dict, records: "Sequence[Preference]") -> float | None:
     """Share of the pairs whose preferred answer scores higher; None of no pairs."""
-    from vlm_jax.runs.evaluation import ranked_as_chosen
+    from vlm_jax.runs.pair_accuracy import ranked_as_chosen
 
     if not records:
         return None

@@ -1,7 +1,7 @@
 """How every verb begins: what the result is to be made from, whether it is there, and whose place it is.
 
 The same command goes on or finds its result, another one is refused. The record that lies beside a result
-(``vlm_jax.records``) holds ``settings`` (what decides the result), ``inputs`` (digests of the files that it is made
+(``vlm_jax.provenance``) holds ``settings`` (what decides the result), ``inputs`` (digests of the files that it is made
 from), ``base`` (the frozen weights) and ``options`` (all as asked for).
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlm_jax import records
+from vlm_jax import provenance
 from vlm_jax.checkpoints.hashes import NO_BASE, BaseSource, digest
 from vlm_jax.checkpoints.opening import source_of
 from vlm_jax.files import plain
@@ -47,12 +47,12 @@ class Run:
         return any((self.folder / "steps").glob("[0-9]*"))
 
     def finished(self) -> bool:
-        """Whether this very result is there already; says so. See :func:`vlm_jax.records.finished`."""
-        return records.finished(self.result, self.record, self.made)
+        """Whether this very result is there already; says so. See :func:`vlm_jax.provenance.finished`."""
+        return provenance.finished(self.result, self.record, self.made)
 
     def claim(self) -> None:
-        """Take the place, or go on in it. See :func:`vlm_jax.records.claim`."""
-        records.claim(self.record, self.made)
+        """Take the place, or go on in it. See :func:`vlm_jax.provenance.claim`."""
+        provenance.claim(self.record, self.made)
 
     def claim_anew(self) -> None:
         """Take the place of a result that is made in one go: a record without a result is not in the way."""
@@ -83,7 +83,7 @@ def identity(options: Any, base: BaseSource = NO_BASE) -> dict[str, Any]:
     Files are hashed, so are folders of weights and drawn worlds; folders of images are too large and are not.
     """
     settings, inputs = {}, {}
-    for name, value in records.fields(dataclasses.asdict(options)):
+    for name, value in provenance.fields(dataclasses.asdict(options)):
         if name.split(".")[0] in _WITHOUT_EFFECT:
             continue
         if isinstance(value, Path):

@@ -22,7 +22,7 @@ from vlm_jax.runs.begin import Run
 from vlm_jax.runs.log import MetricLog
 from vlm_jax.runs.progress import Meter
 from vlm_jax.runs.state import RunState
-from vlm_jax.runs.still import StillLeaves
+from vlm_jax.runs.unmoved import UnmovedLeaves
 from vlm_jax.train.optim import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, Mapping[str, Any]]]
@@ -70,7 +70,7 @@ def train(
     """
     with _termination() as asked, RunState(run.folder, run.made) as saved, jax.set_mesh(mesh):
         state, iterator, first = _resume(saved, mesh, state, iter(batches))
-        still = StillLeaves(state.params) if first == 0 else None
+        still = UnmovedLeaves(state.params) if first == 0 else None
         log = MetricLog(run.folder, first)
         try:
             with Meter(pace.title, pace.steps, first) as meter:

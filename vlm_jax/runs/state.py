@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from vlm_jax import records
+from vlm_jax import provenance
 from vlm_jax.errors import InputError, differences
 from vlm_jax.files import locked
 from vlm_jax.parallel.mesh import path_name
@@ -63,7 +63,7 @@ class RunState:
                 held.enter_context(locked(folder / "lock"))
             if not (folder / "run.json").exists() and steps.exists() and any(steps.iterdir()):
                 raise InputError("saved steps without run.json", "the settings that they belong to", file=str(folder))
-            records.claim(folder / "run.json", made)
+            provenance.claim(folder / "run.json", made)
             if jax.process_index() == 0:
                 # What a kill in the middle of a save left behind.
                 for left in steps.glob("*.orbax-checkpoint-tmp"):

@@ -12,13 +12,13 @@ _UPDATES = 3
 _NAMED = 6  # Leaves that a complaint lists.
 
 
-class StillLeaves:
+class UnmovedLeaves:
     """The leaves of a state that have not changed since the first step."""
 
     def __init__(self, params: Any):
         self._first = fingerprints(params)
 
-    def after(self, state: TrainState, final: bool) -> "StillLeaves | None":
+    def after(self, state: TrainState, final: bool) -> "UnmovedLeaves | None":
         """Compare with a later state; None where everything has moved and nothing is left to watch.
 
         Args:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from vlm_jax.errors import DivergedError
-from vlm_jax.runs.still import StillLeaves
+from vlm_jax.runs.unmoved import UnmovedLeaves
 from vlm_jax.train.optim import Optim, start
 
 PARAMS = {"lora": {"a": jnp.ones(3), "b": jnp.zeros(2)}}
@@ -16,13 +16,13 @@ def later(updates, **changed):
 
 
 def test_nothing_is_left_to_watch_once_all_has_moved():
-    still = StillLeaves(PARAMS)
+    still = UnmovedLeaves(PARAMS)
     assert still.after(later(1, b=jnp.ones(2)), final=False) is still
     assert still.after(later(2, a=jnp.zeros(3), b=jnp.zeros(2)), final=False) is None
 
 
 def test_a_leaf_that_stands_still_is_named_where_updates_were_enough():
-    still = StillLeaves(PARAMS)
+    still = UnmovedLeaves(PARAMS)
     moved = {"b": jnp.ones(2)}
     assert still.after(later(2, **moved), final=True) is still
     assert still.after(later(3, **moved), final=False) is still
