@@ -10,6 +10,7 @@ from vlm_jax.checkpoints.native import WEIGHTS_FILE as NATIVE_WEIGHTS
 from vlm_jax.checkpoints.peft_files import CONFIG_FILE as ADAPTER_CONFIG
 from vlm_jax.checkpoints.peft_files import adapter_folder, head_files, is_adapter, projector_files, weights_path
 from vlm_jax.checkpoints.tensor_files import weight_files
+from vlm_jax.data.tokenizers import FILES
 from vlm_jax.files import file_sha256, files_sha256, read_json
 
 
@@ -41,6 +42,12 @@ def weights_sha256(folder: str | Path) -> str:
         config = path.read_bytes() if path.exists() else b""
         weights = files_sha256(weight_files(folder).files)
     return hashlib.sha256(weights.encode() + config).hexdigest()
+
+
+def tokenizer_sha256(folder: Path) -> str:
+    """One hash over the files that say how texts become ids and where answers end; those that are there."""
+    names = (*FILES, "generation_config.json")
+    return files_sha256([folder / name for name in names if (folder / name).is_file()])
 
 
 def digest(path: Path) -> str | None:

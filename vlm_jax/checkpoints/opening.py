@@ -137,7 +137,7 @@ def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:
 
 
 def _open_base(
-    folder: Path, open_tokenizer: Callable[[Path], "Tokenizer | None"]
+    folder: Path, open_tokenizer: Callable[[Path], "Tokenizer | None"], told: bool = True
 ) -> tuple["LlavaConfig", "Params", "Tokenizer | None"]:
     """Says on the standard error stream, apart from a verb's result, what the files get wrong and what was decided."""
     import sys
@@ -157,9 +157,16 @@ def _open_base(
     else:
         source = open_hf(folder, tokenizer)
         config, base, remarks = source.config, source.stored(), source.remarks
-    for remark in remarks:
+    for remark in remarks if told else ():
         print(f"note: {folder}: {remark}", file=sys.stderr)
     return config, base, tokenizer
+
+
+def config_of(folder: Path) -> "LlavaConfig":
+    """The config of a base alone; what its files get wrong is said when it is opened."""
+    from vlm_jax.checkpoints.special_ids import tokenizer_beside
+
+    return _open_base(folder, tokenizer_beside, told=False)[0]
 
 
 def preset_of(config: "LlavaConfig") -> str | None:

@@ -20,48 +20,65 @@ def from_recipe() -> Any:
     return dataclasses.field(default=None, metadata={_MARK: True})
 
 
-def with_recipe(options: AnyOptions, stage: str, facts: bool = False) -> AnyOptions:
+def with_recipe(options: AnyOptions, stage: str, facts: bool = False, without: tuple[str, ...] = ()) -> AnyOptions:
     """The options (a dataclass with ``checkpoint`` and ``recipe``), complete: what was left out is the recipe's.
 
     Args:
         options: As given.
         stage: Which recipe of the checkpoint's preset it is where ``--recipe`` names none.
         facts: Whether a reward model reads facts.
+        without: Options that this stage has no use for; they stay left out.
 
     Raises:
         InputError: The checkpoint is of no preset and something is left out; the recipe is broken, or of another stage;
             a number is out of its range.
     """
-    missing = _left_out(options)
-    found = _looked_up(options, stage, facts, missing) if missing else options
-    check_ranges(found)
-    return found
+    known = {name: hint for name, hint in _fields(options).items() if name not in without}
+    missing = [name for name in _left_out(options) if name in known]
+    if missing or options.recipe is not None:
+        recipe = read(_name(options, stage, missing))
+        figures = _figures(recipe, stage, facts, known, missing)
+        if missing:
+            print(f"recipe {recipe.name}")
+            options = _filled(dataclasses.replace(options, recipe=recipe.name), figures)
+    check_ranges(options)
+    return options
 
 
-def _looked_up(options: AnyOptions, stage: str, facts: bool, missing: list[str]) -> AnyOptions:
-    recipe = read(_name(options, stage, missing))
-    known, figures = _fields(options), recipe.figures(facts)
+def _figures(recipe: Recipe, stage: str, facts: bool, known: dict[str, Any], missing: list[str]) -> dict[str, Any]:
+    """What a recipe says, in the options' types.
+
+    Raises:
+        InputError: It is of another stage, says something of what is no option, nothing of what is missing, or says it
+            in another type.
+    """
+    _, _, said = recipe.name.rpartition("/")
+    if recipe.name in names() and said != stage:
+        raise InputError(f"recipe {recipe.name}", f"one of {', '.join(_of_stage(stage))}, or a .toml file")
+    figures = recipe.figures(facts)
     if unknown := sorted(figures.keys() - known.keys()):
         raise InputError(f"{', '.join(unknown)}", f"options of {stage}: {', '.join(known)}", file=str(recipe.file))
     if silent := [name for name in missing if name not in figures]:
         wanted = ", ".join(f"--{name.replace('_', '-')}" for name in silent)
         raise InputError(f"nothing on {', '.join(silent)}", f"it there, or {wanted}", file=str(recipe.file))
-    print(f"recipe {recipe.name}")
-    return _filled(dataclasses.replace(options, recipe=recipe.name), recipe, figures)
+    return {name: _typed(recipe, name, value, known[name]) for name, value in figures.items()}
+
+
+def _of_stage(stage: str) -> list[str]:
+    return [name for name in names() if name.endswith(f"/{stage}")]
 
 
 def _name(options: Any, stage: str, missing: list[str]) -> str:
-    from vlm_jax.checkpoints.opening import checkpoint_folder, map_base, preset_of
+    from vlm_jax.checkpoints.opening import checkpoint_folder, config_of, preset_of
 
     if options.recipe is not None:
         return options.recipe
     folder = checkpoint_folder(options.checkpoint)
-    if (preset := preset_of(map_base(folder)[0])) is not None:
+    if (preset := preset_of(config_of(folder))) is not None:
         return f"{preset}/{stage}"
-    fitting = [name for name in names() if name.endswith(f"/{stage}")]
     raise InputError(
         f"a checkpoint of no known preset, and nothing on {', '.join(missing)}",
-        f"--recipe with a file or one of {', '.join(fitting)}, or those options",
+        f"--recipe with a file or one of {', '.join(_of_stage(stage))}, or those options",
         file=str(folder),
     )
 
@@ -89,14 +106,14 @@ def _fields(options: Any) -> dict[str, Any]:
     return found
 
 
-def _filled(options: AnyOptions, recipe: Recipe, figures: dict[str, Any]) -> AnyOptions:
-    changes, hints = {}, typing.get_type_hints(type(options))
+def _filled(options: AnyOptions, figures: dict[str, Any]) -> AnyOptions:
+    changes = {}
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if dataclasses.is_dataclass(value):
-            changes[field.name] = _filled(value, recipe, figures)
-        elif field.metadata.get(_MARK) and value is None:
-            changes[field.name] = _typed(recipe, field.name, figures[field.name], hints[field.name])
+            changes[field.name] = _filled(value, figures)
+        elif field.metadata.get(_MARK) and value is None and field.name in figures:
+            changes[field.name] = figures[field.name]
     return dataclasses.replace(options, **changes)
 
 
@@ -113,7 +130,7 @@ def _typed(recipe: Recipe, name: str, value: Any, hint: Any) -> Any:
                 return value
         elif typing.get_origin(kind) is tuple:
             inner = typing.get_args(kind)[0]
-            if isinstance(value, list) and all(type(one) is inner for one in value):
+            if isinstance(value, list) and value and all(type(one) is inner for one in value):
                 return tuple(value)
         elif kind is float and type(value) in (int, float):
             return float(value)

@@ -7,6 +7,7 @@ OUT/adapter holds the policy, OUT/answers/ one file a rollout with every answer 
 are the recipe's (`vlm-jax recipe list`). The same command continues a run that was stopped.
 """
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from vlm_jax.commands.ppo_options import Options, complete, settings_of
@@ -36,7 +37,8 @@ def run(options: Options) -> None:
     from vlm_jax.train.ppo import first_params
 
     options = complete(options)
-    begun = begin(options, options.out / "adapter", options.out / "run.json", options.checkpoint)
+    turn = dataclasses.asdict(evaluation_turn(options.view.reward_prompt))
+    begun = begin(options, options.out / "adapter", options.out / "run.json", options.checkpoint, reward_turn=turn)
     if begun.finished():
         return
     check_view(options.view, options.reward)

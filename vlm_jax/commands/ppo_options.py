@@ -68,7 +68,7 @@ class Options(Training):
     lam: Annotated[float | None, Range(0, 1)] = from_recipe()
     clip: Annotated[float | None, Range(0, 1, open=True)] = from_recipe()
     value_clip: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
-    value_coefficient: Annotated[float | None, Range(0, 1e6)] = from_recipe()
+    value_coefficient: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
     pads: Literal["masked", "counted"] | None = from_recipe()
 
 

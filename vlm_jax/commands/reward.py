@@ -7,6 +7,7 @@ result. Figures that are left out are the recipe's (`vlm-jax recipe list`). The 
 stopped.
 """
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from vlm_jax.commands.reward_options import Options, complete
@@ -32,7 +33,10 @@ def run(options: Options) -> None:
     from vlm_jax.train.reward import RewardSettings, reward_step
 
     options = complete(options)
-    begun = begin(options, options.out / "adapter", options.out / "run.json", options.checkpoint)
+    turn = dataclasses.asdict(evaluation_turn(options.view.reward_prompt))
+    # Centring is the mean of each part: how a batch is split is part of what is trained.
+    inputs = {"reward_turn": turn, "parts": options.microbatches}
+    begun = begin(options, options.out / "adapter", options.out / "run.json", options.checkpoint, **inputs)
     if begun.finished():
         return
     rows = read_pairs(options)

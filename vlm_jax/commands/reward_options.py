@@ -8,7 +8,7 @@ import tyro
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
 from vlm_jax.commands.reward_view import RewardView
-from vlm_jax.commands.training import NewAdapter, Training
+from vlm_jax.commands.training import NewAdapter, Training, require_share
 from vlm_jax.ranges import LARGEST_COUNT, Range
 
 
@@ -47,5 +47,6 @@ def complete(options: Options) -> Options:
     from vlm_jax.errors import require_parts
 
     options = with_recipe(options, "reward", facts=options.view.facts is not None)
+    require_share(options)
     require_parts(options.batch_size, options.microbatches, "microbatches")
     return options

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
-from vlm_jax.commands.training import NewAdapter, Training, checked, open_for_training, optim_of
+from vlm_jax.commands.training import NewAdapter, Training, checked, open_for_training, optim_of, require_share
 from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def run(options: Options) -> None:
     records = checked(options, begun, rows, instruction_text(*reading, options.max_length))
     steps = max(1, round(options.epochs * len(records) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
-    state = place(model.mesh, start(optim, first_weights(options, model)))
+    sees = any(record.image is not None for record in records)
+    state = place(model.mesh, start(optim, first_weights(options, model, sees)))
     batches = instruction_batches(records, *reading, options.batch_size, options.max_length, options.seed)
     step = jit_step(sft_step, model.mesh, model.config, SftSettings(optim, options.microbatches), state=state)
     pace = Pace("sft", steps, options.save_every)
@@ -75,18 +76,17 @@ def complete(options: Options) -> Options:
     """
     from vlm_jax.errors import InputError, require_parts
 
-    if options.trainable == "full":
-        if options.lora_rank is not None or options.lora_alpha is not None:
-            raise InputError("--lora-rank or --lora-alpha with --trainable full", "--trainable lora")
-        # There is no adapter.
-        options = dataclasses.replace(options, lora_rank=0, lora_alpha=0.0)
-    options = with_recipe(options, f"sft-{options.trainable}")
+    if options.trainable == "full" and (options.lora_rank, options.lora_alpha) != (None, None):
+        raise InputError("--lora-rank or --lora-alpha with --trainable full", "--trainable lora")
+    without = ("lora_rank", "lora_alpha") if options.trainable == "full" else ()
+    options = with_recipe(options, f"sft-{options.trainable}", without=without)
+    require_share(options)
     require_parts(options.batch_size, options.microbatches, "microbatches")
     return options
 
 
-def first_weights(options: Options, model: "Model") -> "Params":
-    """What is trained, as it is before the first step.
+def first_weights(options: Options, model: "Model", sees: bool) -> "Params":
+    """What is trained, as it is before the first step; of rows without any image the projector learns nothing.
 
     Raises:
         InputError: The base is quantised and all weights are to be trained.
@@ -104,7 +104,8 @@ def first_weights(options: Options, model: "Model") -> "Params":
     if has_quantized(model.base):
         raise InputError("a quantised base", "--trainable lora, or a base that is not", file=options.checkpoint)
     # Copies: the state's buffers are donated, the base's must stay.
-    return {"base": jax.tree.map(jnp.copy, {part: model.base[part] for part in ("projector", "language")})}
+    parts = ("projector", "language") if sees else ("language",)
+    return {"base": jax.tree.map(jnp.copy, {part: model.base[part] for part in parts})}
 
 
 def save(options: Options, result: Path, model: "Model", params: dict[str, Any]) -> None:

@@ -38,7 +38,9 @@ class Training:
         b2: Of AdamW.
         remat: What a backward pass keeps of each decoder block: everything, the matrix products, or the input alone.
         save_every: Steps between checkpoints.
-        drop_long: Leave rows out whose texts do not fit, and say how many; without, such a row is refused.
+        drop_long: Leave rows out that do not fit, and say how many; without, such a row is refused. A conversation that
+            is only longer than the limit is cut at its right end, as LLaVA does: what does not fit is a prompt, an
+            evaluation turn, an image, or a conversation of which no answer would be left.
         seed: Order of the data, all draws, and the adapter's start.
         preset: Refuse a checkpoint that is not this preset.
         dtype: Arithmetic; left out, the checkpoint's own.
@@ -55,7 +57,7 @@ class Training:
     warmup: Annotated[float | None, Range(0, 1e6)] = from_recipe()
     clip_norm: Annotated[float | None, Range(0, 1e9, open=True)] = from_recipe()
     weight_decay: Annotated[float | None, Range(0, 10)] = from_recipe()
-    b2: Annotated[float | None, Range(0, 1)] = from_recipe()
+    b2: Annotated[float | None, Range(0, 0.999999)] = from_recipe()
     remat: Literal["none", "dots", "block"] | None = from_recipe()
     save_every: Annotated[int | None, Range(1, LARGEST_COUNT)] = from_recipe()
     drop_long: bool = False
@@ -74,8 +76,18 @@ class NewAdapter:
         lora_alpha: Its updates are multiplied by alpha / rank.
     """
 
-    lora_rank: Annotated[int | None, Range(0, 1 << 14)] = from_recipe()
-    lora_alpha: Annotated[float | None, Range(0, 1e6)] = from_recipe()
+    lora_rank: Annotated[int | None, Range(1, 1 << 14)] = from_recipe()
+    lora_alpha: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
+
+
+def require_share(options: Training) -> None:
+    """Raises:
+    InputError: The warm-up is no share of the steps.
+    """
+    from vlm_jax.errors import InputError
+
+    if options.warmup > 1:
+        raise InputError(f"--warmup {options.warmup:g}", "a share of the steps, from 0 to 1")
 
 
 def optim_of(options: Training, steps: int, warmup_steps: int) -> "Optim":
@@ -110,14 +122,14 @@ def open_for_training(options: Training, adapter: Path | None = None) -> "Model"
     """The checkpoint of complete options, with what they say of the backward pass and of a new adapter.
 
     Args:
-        options: With every figure filled in; a rank of 0 says that there is no new adapter.
+        options: With every figure filled in; without a rank there is no new adapter.
         adapter: Folder of an adapter whose rank and alpha all others have.
     """
     from vlm_jax.checkpoints.opening import open_model
 
     model = open_model(options.checkpoint, options.mesh, options.preset, adapter, options.dtype)
     config = dataclasses.replace(model.config, remat=options.remat)
-    if isinstance(options, NewAdapter) and options.lora_rank:
+    if isinstance(options, NewAdapter) and options.lora_rank is not None:
         config = dataclasses.replace(config, lora=lora_of(options))
     return dataclasses.replace(model, config=config)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax import provenance
-from vlm_jax.checkpoints.hashes import NO_BASE, BaseSource, digest
-from vlm_jax.checkpoints.opening import source_of
+from vlm_jax.checkpoints.hashes import NO_BASE, BaseSource, digest, tokenizer_sha256
+from vlm_jax.checkpoints.opening import checkpoint_folder, source_of
 from vlm_jax.files import plain
 
 # Options that decide where and how a run goes on, not what comes out of it.
@@ -20,6 +20,9 @@ _WITHOUT_EFFECT = (
     *("checkpoint", "out", "output", "mesh", "preset", "recipe", "microbatches", "save_every"),
     *("allow_outside", "allow_empty"),
 )
+
+# Names of what :func:`begin` is given itself.
+_CONTENTS_RECORDED = ("view.reward_prompt",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,9 @@ def begin(options: Any, result: Path, record: Path, checkpoint: str | None = Non
         InputError: The checkpoint holds no weights, or an input is broken.
     """
     base = NO_BASE if checkpoint is None else source_of(checkpoint)
+    if checkpoint is not None:
+        # It decides ids of special tokens, and the words around a conversation.
+        inputs["tokenizer"] = tokenizer_sha256(checkpoint_folder(checkpoint))
     return Run(result, record, {**identity(options, base), **plain(inputs)})
 
 
@@ -84,7 +90,7 @@ def identity(options: Any, base: BaseSource = NO_BASE) -> dict[str, Any]:
     """
     settings, inputs = {}, {}
     for name, value in provenance.fields(dataclasses.asdict(options)):
-        if name.split(".")[0] in _WITHOUT_EFFECT:
+        if name.split(".")[0] in _WITHOUT_EFFECT or name in _CONTENTS_RECORDED:
             continue
         if isinstance(value, Path):
             inputs[name] = digest(value)

@@ -7,7 +7,6 @@ nothing about it.
 import contextlib
 import dataclasses
 import math
-import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -22,7 +21,8 @@ from vlm_jax.runs.begin import Run
 from vlm_jax.runs.log import MetricLog
 from vlm_jax.runs.progress import Meter
 from vlm_jax.runs.state import RunState
-from vlm_jax.runs.unmoved import UnmovedLeaves
+from vlm_jax.runs.termination import on_termination
+from vlm_jax.runs.unmoved import watch
 from vlm_jax.train.optim import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, Mapping[str, Any]]]
@@ -70,7 +70,7 @@ def train(
     """
     with _termination() as asked, RunState(run.folder, run.made) as saved, jax.set_mesh(mesh):
         state, iterator, first = _resume(saved, mesh, state, iter(batches))
-        still = UnmovedLeaves(state.params) if first == 0 else None
+        unmoved = watch(state)
         log = MetricLog(run.folder, first)
         try:
             with Meter(pace.title, pace.steps, first) as meter:
@@ -82,7 +82,7 @@ def train(
                     due = done % pace.save_every == 0 or done == pace.steps or stopping
                     if due or done % pace.log_every == 0:
                         _report(pace, number, metrics, log, meter)
-                        still = still and still.after(state, final=due)
+                        unmoved = unmoved and unmoved.after(state, final=due)
                     if due:
                         saved.save(done, state, iterator.get_state())
                     if stopping:
@@ -97,15 +97,8 @@ def train(
 def _termination() -> Iterator[threading.Event]:
     """An event that SIGTERM sets, in place of ending the process in the middle of a step."""
     asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        # Python lets no other thread handle signals.
+    with on_termination(asked.set):
         yield asked
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _resume(saved: RunState, mesh: Mesh, state: TrainState, iterator: Iterator) -> tuple[TrainState, Iterator, int]:

@@ -8,15 +8,15 @@ import contextlib
 import io
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TextIO
 
 from vlm_jax.errors import TerminatedError
+from vlm_jax.runs.termination import on_termination
 
 # In a worker, what SIGTERM sets to 1.
 _ended: Any = None
@@ -26,6 +26,7 @@ def side_by_side(pieces: Mapping[str, Callable[[], Any]], at_a_time: int = 2) ->
     """The results of functions that can be pickled, by name; they begin in the order of ``pieces``.
 
     Raises:
+        Exception: What a piece raised, as soon as it has; the others are ended as by SIGTERM.
         TerminatedError: SIGTERM came. A piece that trains has saved where it stands, another has ended at once.
     """
     context = multiprocessing.get_context("spawn")
@@ -34,6 +35,11 @@ def side_by_side(pieces: Mapping[str, Callable[[], Any]], at_a_time: int = 2) ->
     shared = (context.Value("i", 0), at_a_time, ended)
     with _passing_on_termination(ended), ProcessPoolExecutor(at_a_time, context, _take_share, shared) as pool:
         waiting = {name: pool.submit(run_named, name, piece) for name, piece in pieces.items()}
+        done, _ = wait(waiting.values(), return_when=FIRST_EXCEPTION)
+        for failed in (future for future in done if future.exception() is not None):
+            # At once, not when the others have trained to their ends; those save where they stand.
+            _end(ended)
+            failed.result()
         return {name: future.result() for name, future in waiting.items()}
 
 
@@ -62,21 +68,24 @@ def _passing_on_termination(ended: Any) -> Iterator[None]:
     """
     asked = threading.Event()
 
-    def pass_on(*_: Any) -> None:
+    def pass_on() -> None:
         asked.set()
-        ended.value = 1
-        for worker in multiprocessing.active_children():
-            worker.terminate()
+        _end(ended)
 
-    before = signal.signal(signal.SIGTERM, pass_on)
-    try:
-        yield
-    except BrokenProcessPool:
-        if not asked.is_set():
-            raise
-        raise TerminatedError("terminated") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with on_termination(pass_on):
+        try:
+            yield
+        except BrokenProcessPool:
+            if not asked.is_set():
+                raise
+            raise TerminatedError("terminated") from None
+
+
+def _end(ended: Any) -> None:
+    """End the workers, and keep them from beginning what waits."""
+    ended.value = 1
+    for worker in multiprocessing.active_children():
+        worker.terminate()
 
 
 def _take_share(started: Any, workers: int, ended: Any) -> None:

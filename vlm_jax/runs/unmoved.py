@@ -2,7 +2,11 @@
 
 from typing import Any
 
+import jax
+import numpy as np
+
 from vlm_jax.errors import DivergedError
+from vlm_jax.parallel.mesh import path_name
 from vlm_jax.runs.fingerprints import fingerprints
 from vlm_jax.train.optim import TrainState
 
@@ -13,10 +17,14 @@ _NAMED = 6  # Leaves that a complaint lists.
 
 
 class UnmovedLeaves:
-    """The leaves of a state that have not changed since the first step."""
+    """The leaves of a state that have not changed since the watch began.
 
-    def __init__(self, params: Any):
-        self._first = fingerprints(params)
+    A projection whose A and B are both zero, as one is that an adapter leaves out, has no gradient and is not watched.
+    """
+
+    def __init__(self, state: TrainState):
+        self._began, left_out = int(state.step), _left_out(state.params)
+        self._first = {name: mark for name, mark in fingerprints(state.params).items() if name not in left_out}
 
     def after(self, state: TrainState, final: bool) -> "UnmovedLeaves | None":
         """Compare with a later state; None where everything has moved and nothing is left to watch.
@@ -32,8 +40,21 @@ class UnmovedLeaves:
         self._first = {name: mark for name, mark in self._first.items() if now[name] == mark}
         if not self._first:
             return None
-        updates = int(state.step)
+        updates = int(state.step) - self._began
         if final and updates >= _UPDATES:
             names = ", ".join(sorted(self._first)[:_NAMED])
             raise DivergedError(f"{len(self._first)} trained leaves did not move in {updates} updates: {names}")
         return self
+
+
+def watch(state: TrainState) -> UnmovedLeaves | None:
+    """The watch over a state that a run begins or goes on with; None once it has had updates enough."""
+    return UnmovedLeaves(state) if int(state.step) < _UPDATES else None
+
+
+def _left_out(params: Any) -> set[str]:
+    """Paths of ``a`` and ``b`` where both are zero."""
+    zero = jax.tree.map(lambda leaf: not np.asarray((leaf != 0).any()), params)
+    zeros = {path_name(path) for path, is_zero in jax.tree_util.tree_leaves_with_path(zero) if is_zero}
+    pairs = {name.removesuffix("/a") for name in zeros if name.endswith("/a")}
+    return {f"{pair}/{part}" for pair in pairs if f"{pair}/b" in zeros for part in "ab"}

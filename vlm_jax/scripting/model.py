@@ -139,7 +139,8 @@ class Vlm:
         tokenizer, end = self.model.tokenizer, self.model.config.eos_token_id
         rows = texts("answers", aligned(answers=answers)["answers"])
         return [
-            tokenizer.convert_ids_to_tokens([*ids, end]) for ids in encode_texts(tokenizer, [f" {row}" for row in rows])
+            tokenizer.convert_ids_to_tokens([*ids, end])
+            for ids in encode_texts(tokenizer, [f"{self.model.template.lead}{row}" for row in rows])
         ]
 
     def states(
