@@ -1,5 +1,6 @@
 """The commands in README.md's blocks of code, and small files under the names that they use."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -19,6 +20,8 @@ from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
 from vlm_jax.models.adapters import init_lora
 
 README = Path(__file__).parents[2] / "README.md"
+# With a row for every word of the tiny model's tokenizer, whose image token is 3.
+SMALL = dataclasses.replace(CONFIG, language=dataclasses.replace(CONFIG.language, vocab_size=512), image_token_id=3)
 
 
 def commands(heading: str | None = None) -> list[list[str]]:
@@ -26,7 +29,8 @@ def commands(heading: str | None = None) -> list[list[str]]:
     text = README.read_text(encoding="utf-8")
     if heading is not None:
         (text,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.S | re.M)
-    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.S | re.M)
+    # Other blocks hold Python, or what was printed.
+    blocks = re.findall(r"^```\n((?:vlm-jax|make) .*?)^```$", text, re.S | re.M)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
@@ -38,20 +42,22 @@ def verbs(heading: str | None = None) -> list[list[str]]:
 
 def write_checkpoints(folder: Path) -> None:
     """What "Checkpoints" converts, in the layouts of those names, from one small random LLaVA."""
-    model = torch_llava(CONFIG)
-    tensors = original_tensors(model, CONFIG)
-    (folder / "llava-v1.5-7b").mkdir()
-    (folder / "llava-v1.5-7b" / "config.json").write_text(json.dumps(original_config(CONFIG)))
+    model = torch_llava(SMALL)
+    tensors = original_tensors(model, SMALL)
     without_tower = {name: tensor for name, tensor in tensors.items() if "vision_tower" not in name}
-    torch.save(without_tower, folder / "llava-v1.5-7b" / "pytorch_model.bin")
-    copy_tokenizer(TINY, folder / "llava-v1.5-7b")
-    write_tower(folder / "clip-vit-large-patch14-336", model, "vision_model.")
+    for name in ("llava-v1.5-7b", "llava-llama-2-13b-chat"):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(original_config(SMALL)))
+        torch.save(without_tower, folder / name / "pytorch_model.bin")
+        copy_tokenizer(TINY, folder / name)
+    for name in ("clip-vit-large-patch14", "clip-vit-large-patch14-336"):
+        write_tower(folder / name, model, "vision_model.")
     model.save_pretrained(folder / "llava-1.5-7b-hf")
     copy_tokenizer(TINY, folder / "llava-1.5-7b-hf")
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: init_lora(CONFIG, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: init_lora(SMALL, jax.random.key(0)))
     lora = jax.tree.map(lambda leaf: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32), shapes)
-    save_adapter(folder / "trained", CONFIG, {"lora": lora})
+    save_adapter(folder / "trained", SMALL, {"lora": lora})
     export_adapter(folder / "trained", folder / "rlhf_lora_adapter_model", "llava")
 
 

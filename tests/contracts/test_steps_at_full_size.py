@@ -104,6 +104,7 @@ def test_answers(case):
         "mask": ((rows, answer), jnp.bool_),
         "lengths": ((rows,), jnp.int32),
         "ended": ((rows,), jnp.bool_),
+        "finite": ((rows,), jnp.bool_),
     }
 
 
