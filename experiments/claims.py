@@ -163,7 +163,7 @@ def read_summary(path: Path) -> Summary:
 
 def studies() -> list[Path]:
     """The folder of every study."""
-    return sorted(path.parent for path in _HERE.glob("*/__init__.py"))
+    return sorted(path.parent for path in _HERE.glob("*/results/"))
 
 
 def record(study: Path) -> None:

@@ -146,9 +146,9 @@ def test_generate_says_what_is_wrong(checkpoint, refused, images, tmp_path):
     assert f"{tmp_path / 'cut.jpg'}: found an image that cannot be decoded" in refused(
         *start, "hi", "--image", tmp_path / "cut.jpg"
     )
-    assert "found 1 questions with <image> and no image" in refused(*start, "<image>\nWhat is it?")
+    assert "found <image> in a question without an image" in refused(*start, "<image>\nWhat is it?")
     assert refused(*start, "What is it? " * 30, "--max-length", "64").endswith("expected at most 64")
-    assert "top_p" in refused(*start, "hi", "--top-p", "0")
+    assert "--top-p" in refused(*start, "hi", "--top-p", "0")
     assert "expected max_new_tokens >= 1, temperature 0 or 1e-06 to" in refused(*start, "hi", "--temperature", "1e-40")
     assert "'tiny-llava'" in refused(*start, "hi", "--preset", "tiny-llava")
     assert "needs 1000 devices" in refused(*start, "hi", "--mesh.data", "1000")

@@ -439,7 +439,7 @@ def test_a_judge_that_fails_says_what_is_kept(command, tmp_path, monkeypatch, ca
         (["--judge", "gpt-4"], "--judge 'gpt-4'; expected a URL, replay:..., checkpoint:..., scenes:..."),
         (["--judge", "http://127.0.0.1:9/v1"], "no --judge-model"),
         (["--judge", "replay:gone.json"], "gone.json: found no such file"),
-        (["--judge", "checkpoint:gone"], "gone: found no weights"),
+        (["--judge", "checkpoint:gone"], "gone: found no such file or folder"),
         (["--judge", "checkpoint:tiny", "--judge-image"], "--judge-image without --images"),
         (["--judge", "checkpoint:tiny", "--judge-concurrency", "0"], "--judge-concurrency 0; expected"),
         (["--judge", "checkpoint:tiny", "--judge-temperature=-1"], "--judge-temperature -1.0; expected"),

@@ -28,7 +28,8 @@ def scored(monkeypatch, folder, answers, **options):
         "ask",
         lambda model, lora, world, pairs, *rest: [answers(image, text) for image, text in pairs],
     )
-    return evaluation.evaluate(object.__new__(Model), {}, folder, **options)
+    shape = {"split": "test", "batch_size": 8, "prompt_lengths": (48,), "max_new_tokens": 8}
+    return evaluation.evaluate(object.__new__(Model), {}, folder, **shape | options)
 
 
 def read(folder, name):

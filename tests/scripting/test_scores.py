@@ -11,7 +11,8 @@ from small_models import role_weights
 
 import vlm_jax
 from vlm_jax.checkpoints.adapters import save_adapter
-from vlm_jax.commands.reward import Options, pair_accuracy
+from vlm_jax.commands.reward import Options, complete, pair_accuracy
+from vlm_jax.commands.reward_view import RewardView
 from vlm_jax.data.conversation import IMAGE, Turn
 from vlm_jax.data.evaluation_turn import SHORT
 from vlm_jax.data.pipelines import preference_batches
@@ -87,8 +88,9 @@ def test_scores_are_those_of_the_training_pipeline(reward, scores, pairs):
 
 
 def test_they_rank_pairs_as_the_reward_command_does(reward, scores, pairs):
-    options = Options("tiny", Path(), Path(), Path(), batch_size=3, max_length=96)
-    options = dataclasses.replace(options, view=dataclasses.replace(options.view, facts=Path(), resolution=8))
+    view = RewardView(facts=Path(), resolution=8)
+    places = {"checkpoint": "tiny", "preferences": Path(), "images": Path(), "out": Path()}
+    options = complete(Options(**places, view=view, batch_size=3, max_length=96))
     first, second = scores.reshape(2, 3)
     with jax.set_mesh(reward.model.mesh):
         assert pair_accuracy(options, reward.model, reward.role, pairs) == pytest.approx(np.mean(second >= first))

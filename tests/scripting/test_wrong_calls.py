@@ -62,7 +62,7 @@ def test_models_that_cannot_be_opened():
         unwrap(vlm_jax.load)("tiny", dtype="float16")
     with pytest.raises(InputError, match="found mesh axes model; expected some of data, fsdp, tensor"):
         vlm_jax.load("tiny", mesh={"model": 2})
-    with pytest.raises(InputError, match="found data 0; expected numbers above 0"):
+    with pytest.raises(InputError, match="found --data 0; expected a number from 1 to 65536"):
         vlm_jax.load("tiny", mesh={"data": 0})
     with pytest.raises(InputError, match="needs 1000 devices"):
         vlm_jax.load("tiny", mesh={"tensor": 1000})

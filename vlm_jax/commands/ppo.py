@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from vlm_jax.checkpoints.opening import Model
     from vlm_jax.data.sources import Prompt
 
-# Largest root mean square difference of log-probabilities that are computed twice, which rounding explains: in float32
-# graphics cards multiply with 10 bits of fraction.
-_LARGEST_GAP = {"float32": 0.01, "bfloat16": 0.1}
+# Largest root mean square difference of log-probabilities that are computed twice. In the first update rounding alone
+# explains one: in float32 graphics cards multiply with 10 bits of fraction. The sampler computes with a cache, and it
+# never draws the image placeholder, whose probability is nearly 0 in any trained model.
+_LARGEST_GAPS = {
+    "float32": {"log_prob_gap": 0.01, "sampler_gap": 0.1},
+    "bfloat16": {"log_prob_gap": 0.1, "sampler_gap": 0.5},
+}
 
 
 def run(options: Options) -> None:
@@ -49,14 +53,13 @@ def run(options: Options) -> None:
     settings = settings_of(options)
     state = place(model.mesh, start(settings.optim, first_params(model.config, frozen)))
     step = rollout_and_update(model, settings, frozen, state, records, options.out / "answers", options.seed)
-    gap = _LARGEST_GAP[model.config.dtype]
     pace = Pace(
         "ppo",
         options.steps,
         options.save_every,
         log_every=1,
         shown=("reward", "kl", "length"),
-        bounds={"log_prob_gap": gap, "sampler_gap": gap},
+        bounds=_LARGEST_GAPS[model.config.dtype],
     )
     state = train(begun, pace, model.mesh, state, step, batches_of(options, model, records))
     save_adapter(begun.result, model.config, state.params["policy"])

@@ -311,7 +311,8 @@ def ppo_update(
         all terms), ``score`` (reward model alone), ``kl`` and ``kl_k3`` (nats per answer), length, share ended.
         ``first_ratio`` and ``first_approximate_kl`` are the first minibatch's: 1 and 0 where all is well. Root mean
         squares over tokens: ``log_prob_gap`` between log-probabilities as the first update and as the rollout saw
-        them, ``sampler_gap`` between the rollout's and those that tokens were drawn with; 0 but for rounding.
+        them (0 but for rounding), ``sampler_gap`` between the rollout's and those that tokens were drawn with, where
+        the image placeholder has no share.
     """
     limit = settings.sampling.max_new_tokens
     rewards = total_reward(
