@@ -301,6 +301,8 @@ def asked(model, ours, text, image):
     out = model.generate(
         input_ids=torch.tensor(prompt.tokens[None]).long(),
         pixel_values=torch.tensor(np.array(pixels)).permute(0, 3, 1, 2),
+        # An id that pads may be a word of the prompt.
+        attention_mask=torch.ones(1, len(prompt)).long(),
         max_new_tokens=12,
         do_sample=False,
     )
