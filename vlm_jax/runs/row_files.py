@@ -1,7 +1,7 @@
 """A file of JSON lines that a model makes batch by batch, to be gone on with after a kill.
 
-While it is written the rows stand in ``NAME.partial``, in the order in which they come; at the end they are put in their
-own order under the file's own name. Beside it ``NAME.run.json``, without the file's ending, says what it is made from.
+While it is written the rows stand in ``NAME.partial``, in the order in which they come; at the end they are put in
+their own order under the file's own name. The record of the making stands beside it, with ``.run.json`` for an ending.
 """
 
 import json
