@@ -1,10 +1,10 @@
 """Score answers with a trained reward model: pairs, single answers, or several answers a question, about any images.
 
 The reward model reads exactly what its training read (evaluation turn, resolution, facts or none), but cuts no answer;
-where its folder does not tell, `--reward-prompt` and `--resolution` say it. OUTPUT gets a JSON line for each row: `score`
-of one answer, or `scores` and `best` (counted from 0) of several; of two also `prefers` (1 or 2; of equal scores the
-second, as in training), and `agrees` where the row says which one was preferred. The same command goes on where it was
-stopped.
+where its folder does not tell, `--reward-prompt` and `--resolution` say it. OUTPUT gets a JSON line for each row:
+`score` of one answer, or `scores` and `best` (counted from 0) of several; of two also `prefers` (1 or 2; of equal
+scores the second, as in training), and `agrees` where the row says which one was preferred. The same command goes on
+where it was stopped.
 """
 
 import dataclasses

@@ -3,8 +3,8 @@
 Every layout of pairs that ``read_preferences`` takes, LLaVA-RLHF's also without "preference"; a conversation that ends
 with an answer, as one learns from; and
 
-    {"image": "1.jpg", "question": text, "answer": text}              "answers": a list of texts, as `vlm-jax sample` has
-    {"image": "1.jpg", "prompt": text or messages, "answer": text}    them, may stand in place of "answer"
+    {"image": "1.jpg", "question": text, "answer": text}              or "answers": a list of texts, as
+    {"image": "1.jpg", "prompt": text or messages, "answer": text}    `vlm-jax sample` writes it
 """
 
 from pathlib import Path
