@@ -15,6 +15,8 @@ VERBS = {
     "reward": "train a Bradley-Terry reward model on preference pairs, with or without factual captions",
     "ppo": "optimise a policy against a reward model with PPO, images included",
     "recipe": "figures for a preset and a stage, each with its source: list them, or show one",
+    "sample": "several answers to each prompt about any images, scored by a reward model where one is named",
+    "score": "a reward model's scores of pairs, or of any answers, about any images",
     "generate": "answer a prompt about an image",
     "convert": "turn any LLaVA-family torch checkpoint into our own layout, also in 8 or 4 bits",
     "export": "write a checkpoint or an adapter as torch people have them",
@@ -23,7 +25,7 @@ VERBS = {
     "eval": "a benchmark's scores, of a file of answers or of a checkpoint",
 }
 
-_RESUMABLE = ("demo", "sft", "reward", "ppo", "convert", "eval")
+_RESUMABLE = ("demo", "sft", "reward", "ppo", "sample", "score", "convert", "eval")
 
 _AGAIN = "the same command goes on from where it was"
 # What a shell reports of a process that SIGTERM and SIGPIPE ended.

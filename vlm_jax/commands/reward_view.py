@@ -58,6 +58,21 @@ def view_with(view: RewardView, turn: "RewardPrompt") -> "TrainedView":
     return TrainedView(view.facts is not None, view.resolution, turn)
 
 
+def reading_of(view: RewardView, adapter: Path) -> "TrainedView":
+    """What the reward model in a folder reads: what its training did, or, where its folder does not tell, what the
+    options say.
+
+    Raises:
+        InputError: They differ (a resolution that is left out is the training's), or there is no evaluation turn.
+    """
+    from vlm_jax.checkpoints.reward_view import read_trained_view
+
+    if view.resolution is None and (trained := read_trained_view(adapter)) is not None:
+        view = dataclasses.replace(view, resolution=trained.resolution)
+    check_view(view, adapter)
+    return view_with(view, turn_of(view, adapter))
+
+
 def check_view(view: RewardView, adapter: Path) -> None:
     """Compare with what the reward model in a folder was trained with, where the folder says so.
 

@@ -1,7 +1,7 @@
 """``vlm_jax.load`` and what it returns."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Float32
 from vlm_jax.arrays import Batch, EvalBatch, Params
 from vlm_jax.checkpoints.opening import MeshOptions, Model, open_model, open_role, policy_of
 from vlm_jax.checkpoints.reward_view import VIEW_FILE, TrainedView, read_trained_view
+from vlm_jax.data.assemble import placed
 from vlm_jax.data.conversation import encode_texts
 from vlm_jax.data.pipelines import image_continuations, image_prompts, judged_answers, prompt_lengths
 from vlm_jax.data.sources import Prompt
@@ -189,20 +190,42 @@ class Vlm:
             float32 [n]; a difference d between two answers means that the first is preferred with probability
             sigmoid(d).
         """
-        view = self._reward_view()
         columns = aligned(images=images, questions=questions, answers=answers, facts=facts)
         records, said = prompts(columns), texts("answers", columns["answers"])
-        for number, record in enumerate(records, 1):
+        scores = np.zeros(len(records), np.float32)
+        for found in self.score_batches(records, said, batch_size=batch_size):
+            scores[list(found)] = list(found.values())
+        return scores
+
+    def score_batches(
+        self,
+        records: Sequence[Prompt],
+        answers: Sequence[str],
+        *,
+        batch_size: int = 16,
+        skip: Callable[[Sequence[int]], bool] = lambda records: False,
+    ) -> Iterator[dict[int, float]]:
+        """:meth:`scores` of records with their facts, batch after batch: each answer's score by its place.
+
+        Args:
+            records, answers: A question and an answer to it, row by row.
+            batch_size: Most rows at a time.
+            skip: Told the places of a batch; true leaves the batch out, which changes no other's scores.
+        """
+        view = self._reward_view()
+        for record in records:
             if bool(record.facts) != (view.facts and record.image is not None):
                 found = "facts" if record.facts else "no facts"
                 trained = f"{'facts about every image' if view.facts else 'none'}, as in the reward model's training"
-                raise InputError(found, trained, file="questions", row=number)
+                with placed(record):
+                    raise InputError(found, trained)
         if not records:
-            return np.zeros(0, np.float32)
+            return
         read = {"reward_prompt": view.prompt, "resolution": view.resolution}
-        batches = self._batches(judged_answers, batch_size, records, said, **read)
-        rows = passes.by_row(self.model, self.role, batches, passes.judged_scores(self.model.config, self.change))
-        return np.array([score for _, score in rows], np.float32)
+        batches = self._batches(judged_answers, batch_size, records, answers, **read)
+        compute = passes.judged_scores(self.model.config, self.change)
+        for rows in passes.batches_by_row(self.model, self.role, batches, compute, skip):
+            yield {place: float(score) for place, (_, score) in rows.items()}
 
     def edit(
         self,
@@ -244,7 +267,7 @@ class Vlm:
         self,
         pipeline: Callable,
         batch_size: int,
-        records: list[Prompt],
+        records: Sequence[Prompt],
         *more: Any,
         max_length: int | None = None,
         **options: Any,

@@ -1,7 +1,7 @@
 """The forward passes behind a script's calls, each compiled once for a config, an edit and a shape."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,13 +26,27 @@ def by_row(model: Model, weights: Params, batches: Iterable[EvalBatch], compute:
         The row's texts and masks without its image, and its part of the result: NumPy arrays, the row axis gone.
     """
     found = {}
+    for rows in batches_by_row(model, weights, batches, compute):
+        found |= rows
+    return [found[index] for index in sorted(found)]
+
+
+def batches_by_row(
+    model: Model,
+    weights: Params,
+    batches: Iterable[EvalBatch],
+    compute: Callable,
+    skip: Callable[[Sequence[int]], bool] = lambda records: False,
+) -> Iterator[dict[int, tuple[Batch, Any]]]:
+    """:func:`by_row` batch after batch, rows by record; ``skip`` is told a batch's records, and true leaves it out."""
     with jax.set_mesh(model.mesh):
         for one in batches:
+            rows = np.flatnonzero(one.row_mask)
+            if skip(one.index[rows].tolist()):
+                continue
             out = jax.device_get(compute(model.base, weights, place_batch(model.mesh, one.batch)))
             texts = one.batch.replace(images=None)
-            for row in np.flatnonzero(one.row_mask).tolist():
-                found[int(one.index[row])] = _row((texts, out), row)
-    return [found[index] for index in sorted(found)]
+            yield {int(one.index[row]): _row((texts, out), row) for row in rows.tolist()}
 
 
 def _row(tree: Any, row: int) -> Any:

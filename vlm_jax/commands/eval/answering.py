@@ -55,25 +55,16 @@ def answer(options: Answering, target: Path, to_ask: Sequence["ImageQuestion"]) 
     Raises:
         InputError: Something else was answered into ``target``, another process is at it, or an image is missing.
     """
-    from vlm_jax.evals.answering.runner import answered_already
-    from vlm_jax.files import locked
-    from vlm_jax.runs.begin import begin
+    from vlm_jax.runs.row_files import make_once
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock, record = target.with_name(f".{target.name}.lock"), target.with_suffix(".run.json")
-    with locked(lock, target):
-        try:
-            asked = {"questions": questions_sha256(to_ask), "images": images_sha256(to_ask)}
-            begun = begin(options, target, record, options.checkpoint, **asked)
-            # A run that never answered is not in the way of one with other settings.
-            if not answered_already(target):
-                record.unlink(missing_ok=True)
-                _check_pictures(to_ask)
-            if not begun.finished():
-                begun.claim()
-                _answer_file(options, target, to_ask)
-        finally:
-            lock.unlink(missing_ok=True)
+    make_once(
+        target,
+        options,
+        options.checkpoint,
+        lambda: _answer_file(options, target, to_ask),
+        questions=lambda: questions_sha256(to_ask),
+        images=lambda: images_sha256(to_ask),
+    )
 
 
 def _check_pictures(to_ask: Sequence["ImageQuestion"]) -> None:
@@ -97,6 +88,7 @@ def _answer_file(options: Answering, target: Path, to_ask: Sequence["ImageQuesti
     from vlm_jax.evals.answering.runner import answer_file
     from vlm_jax.generate.sampling import Sampling
 
+    _check_pictures(to_ask)
     model = open_model(options.checkpoint, options.mesh, adapter=options.adapter, dtype=options.dtype, masters=False)
     if options.template != "own":
         model = dataclasses.replace(model, template=TEMPLATES[options.template])

@@ -5,15 +5,18 @@ anywhere in a question (it is moved to the front of its turn when the conversati
 first question where a row names an image but none shows it; a marker without an image, or more than one, is an error.
 """
 
+from vlm_jax.data.sources.answered import read_answered
 from vlm_jax.data.sources.captions import read_captions
 from vlm_jax.data.sources.readers import read_instructions, read_preferences, read_prompts
-from vlm_jax.data.sources.records import Instruction, Preference, Prompt, Record
+from vlm_jax.data.sources.records import Answered, Instruction, Preference, Prompt, Record
 
 __all__ = [
+    "Answered",
     "Instruction",
     "Preference",
     "Prompt",
     "Record",
+    "read_answered",
     "read_captions",
     "read_instructions",
     "read_preferences",

@@ -11,10 +11,14 @@ from vlm_jax.data.sources.turns import Talk, conversation, written
 
 
 def pair(row: Row) -> Pair:
+    return Pair(*outputs(row), row.integer("preference", range(1, 3)) - 1, _hallucination(row))
+
+
+def outputs(row: Row) -> tuple[Talk, tuple[str, str]]:
+    """What is asked and the two answers, whichever is preferred."""
     talk = conversation(row)
     turns = talk.turns if talk.ends_with_a_question else talk.turns[:-1]
-    answers = (_output(row, "output_1"), _output(row, "output_2"))
-    return Pair(Talk(turns, talk.pictures), answers, row.integer("preference", range(1, 3)) - 1, _hallucination(row))
+    return Talk(turns, talk.pictures), (_output(row, "output_1"), _output(row, "output_2"))
 
 
 def _output(row: Row, key: str) -> str:

@@ -75,7 +75,7 @@ def read_instructions(path: str | Path, images_folder: str | Path, *, allow_outs
         talk = conversation(row)
         if talk.ends_with_a_question:
             raise row.wrong("conversations that end with a question", "an answer at the end")
-        records.append(Instruction(**_common(row, pictures, talk, picture_name(row, talk.pictures))))
+        records.append(Instruction(**common_fields(row, pictures, talk, picture_name(row, talk.pictures))))
     return records
 
 
@@ -93,11 +93,11 @@ def read_preferences(
     pictures = Pictures(images_folder, allow_outside)
     records = []
     for row in read_rows(path):
-        layout = _layout(row)
+        layout = pair_layout(row)
         pair = layout.read(row)
         name = picture_name(row, pair.talk.pictures, layout.pictures)
         record = Preference(
-            **_common(row, pictures, pair.talk, name),
+            **common_fields(row, pictures, pair.talk, name),
             answers=pair.answers,
             choice=pair.choice,
             hallucination=pair.hallucination,
@@ -107,8 +107,24 @@ def read_preferences(
     return records
 
 
-def _layout(row: Row) -> _Layout:
-    has = frozenset(name for name, value in row.values.items() if value is not None)
+def columns_of(row: Row) -> frozenset[str]:
+    """Columns that a row has something in."""
+    return frozenset(name for name, value in row.values.items() if value is not None)
+
+
+def is_pair(row: Row) -> bool:
+    """Whether a row has the columns of two answers, in whichever layout."""
+    has = columns_of(row)
+    return any(layout.fits(has) for layout in _LAYOUTS)
+
+
+def pair_layout(row: Row) -> _Layout:
+    """The one layout of pairs that a row is in.
+
+    Raises:
+        InputError: It is in none, or in two.
+    """
+    has = columns_of(row)
     fitting = [layout for layout in _LAYOUTS if layout.fits(has)]
     if len(fitting) == 1:
         return fitting[0]
@@ -133,7 +149,7 @@ def read_prompts(
         name = picture_name(row, talk.pictures)
         caption_type = row.integer("caption_type", range(1, 8), default=1)
         record = Prompt(
-            **_common(row, pictures, talk, name),
+            **common_fields(row, pictures, talk, name),
             caption_type=caption_type,
             length_bonus=row.number("length_bonus", 1.0),
             facts=facts_of(row, name, captions, "aok_" if caption_type in _MULTIPLE_CHOICE else ""),
@@ -143,7 +159,7 @@ def read_prompts(
 
 
 def _to_answer(row: Row) -> Talk:
-    talks = _TALKS & {name for name, value in row.values.items() if value is not None}
+    talks = _TALKS & columns_of(row)
     if row.values.get("prompt") is not None:
         if talks:
             raise row.wrong(f"'prompt' beside {talks.pop()!r}", "one of them")
@@ -151,7 +167,7 @@ def _to_answer(row: Row) -> Talk:
     return conversation(row, only_first=True)
 
 
-def _common(row: Row, pictures: Pictures, talk: Talk, name: str | None) -> Mapping[str, Any]:
+def common_fields(row: Row, pictures: Pictures, talk: Talk, name: str | None) -> Mapping[str, Any]:
     """The fields of ``Record``; checks that the marker and the image go together, and supplies a marker that is
     missing."""
     image = None if name is None else pictures.find(row, name)

@@ -61,3 +61,16 @@ class Prompt(Record):
     caption_type: int = 1
     length_bonus: float = 1.0
     facts: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Answered(Prompt):
+    """A question and answers to it that are to be judged.
+
+    Attributes:
+        answers: One or more, in the order of the file; an answer may be empty.
+        choice: Index of the one that was preferred, where the row says so.
+    """
+
+    answers: tuple[str, ...]
+    choice: int | None = None
