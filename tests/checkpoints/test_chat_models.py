@@ -320,7 +320,7 @@ def test_greedy_answers_are_those_of_transformers(name, tmp_path, capsys):
     assert (config.template, config.bos_token_id, config.pad_token_id) == ("chat", begin, padding)
     assert (config.eos_token_id, *config.end_token_ids) == ends
     first = asked(model, ours, texts[0], images[0])
-    # Now its third word is a little less likely than the end of a turn.
+    # Now its third word, at the latest, is a little less likely than the end of a turn.
     with torch.no_grad():
         head = model.get_output_embeddings().weight
         head[ends[0]] = 1.05 * head[first[2]]
@@ -333,7 +333,9 @@ def test_greedy_answers_are_those_of_transformers(name, tmp_path, capsys):
     batches = image_prompts(records, tokenizer, ours.config, ours.template, 2, [96])
     answers = answer(ours, open_policy(ours, None), batches, Sampling(12, 0.0))
     theirs = [asked(model, ours, text, image) for text, image in zip(texts, images, strict=True)]
-    assert theirs[0][2:] == [ends[0]]
+    assert theirs[0][-1] == ends[0]
+    assert len(theirs[0]) <= 3
+    assert any(answers)
     assert list(answers) == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in theirs]
 
 
