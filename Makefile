@@ -24,7 +24,7 @@ demo: $(VENV)/.installed
 	$(BIN)/vlm-jax demo --out runs/demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not lmms"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not lmms"
 
 # Minutes each, one after the other: they use all cores themselves.
 test-slow: $(VENV)/.installed-test
