@@ -300,7 +300,6 @@ def judged(pairs, *arguments):
 
 def test_a_judge_behind_a_url(pairs, tmp_path, capsys):
     """The second time is asked anew, though judgements are kept; the same command then asks nobody."""
-    pytest.importorskip("openai")
     out = tmp_path / "out.json"
     # Clean verdicts A, A; the second time B, A; exchanged B, B.
     said = ["A", "A", "B", "A", "B", "B"]

@@ -21,7 +21,6 @@ QUICK = {"Retry-After-Ms": "1"}  # What the library waits where the server says 
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch):
-    pytest.importorskip("openai", reason="needs the judge extra")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr(chat_api, "_FIRST_PAUSE", 0.01)

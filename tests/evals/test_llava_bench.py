@@ -375,7 +375,6 @@ def test_scores_of_a_judged_table(command, tmp_path, capsys, key):
 
 
 def test_a_judge_behind_a_url(command, tmp_path, monkeypatch):
-    pytest.importorskip("openai", reason="needs the judge extra")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with ChatServer(lambda number, body: completion("8 6\nFine.")) as server:
         options = ["--judge", server.url, "--judge-model", "m", "--context", tmp_path / "context.jsonl"]

@@ -320,7 +320,6 @@ def test_saved_judgements_are_not_written_over(command, tmp_path, capsys):
 
 
 def api(monkeypatch):
-    pytest.importorskip("openai", reason="needs the judge extra")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("JUDGE_KEY", "sk-secret")
 

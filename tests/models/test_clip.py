@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
+import transformers
+from torch_weights import randomise, tree_of
 
 from vlm_jax.checkpoints.layouts import HF_CLIP
 from vlm_jax.config import CLIP_MEAN, CLIP_STD, ClipConfig, ClipTextConfig, VisionConfig
 from vlm_jax.models.clip import clip_model, init_clip, normalise
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-from torch_weights import randomise, tree_of  # noqa: E402
 
 FLOAT = jnp.dtype("float32")
 EVEN = ClipConfig(

@@ -5,13 +5,12 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import torch
+import transformers
+from torch_weights import randomise, tree_of
 
 from vlm_jax.checkpoints.layouts import llama
 from vlm_jax.models.llava import Capture, forward, init_llava, logits
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-from torch_weights import randomise, tree_of  # noqa: E402
 
 LAYOUT = llama("model", "lm_head", "language")
 

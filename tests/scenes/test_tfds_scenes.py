@@ -1,13 +1,11 @@
 import json
 
 import numpy as np
-import pytest
+import tensorflow_datasets as tfds
 
 from vlm_jax.scenes.draw import boxes, draw
 from vlm_jax.scenes.language import captions
 from vlm_jax.scenes.world import KINDS, Dials, scene
-
-tfds = pytest.importorskip("tensorflow_datasets")
 
 
 def test_write_and_read(tmp_path):
