@@ -78,7 +78,7 @@ def test_a_reward_model_is_shown_what_it_was_trained_with(arguments, adapter, tm
     arguments[arguments.index("--reward") + 1] = str(own)
     with pytest.raises(SystemExit):
         main(arguments)
-    assert "what the reward model was trained with" in capsys.readouterr().err
+    assert "found no --facts; expected --facts, which the reward model read" in capsys.readouterr().err
 
 
 def test_pairs_are_not_written_over(arguments, pairs, capsys):

@@ -158,3 +158,10 @@ def test_list_and_show(capsys):
         with pytest.raises(SystemExit) as stopped:
             main(["recipe", *wrong])
         assert stopped.value.code == 2
+
+
+def test_a_recipes_number_out_of_range_is_the_recipes(tmp_path):
+    text = find("scenes-tiny/sft-lora").read_text().replace("learning_rate = 1e-4", "learning_rate = -1.0")
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(InputError, match=r"mine\.toml: found --learning-rate -1\.0; expected a number above 0"):
+        sft.complete(dataclasses.replace(VERBS["sft-lora"], recipe=str(tmp_path / "mine.toml")))

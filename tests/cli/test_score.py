@@ -178,7 +178,7 @@ def test_mistakes_leave_nothing(command, pairs, names, adapter, world, tmp_path,
     output = tmp_path / "scores.jsonl"
     assert refused(command(pairs, tmp_path / "scores.txt")).endswith("expected a name that ends in .jsonl")
     bare = [word for word in command(pairs, output) if word not in ("--facts", str(world / "image_to_caption.json"))]
-    assert "found facts False instead of True; expected what the reward model was trained with" in refused(bare)
+    assert "found no --facts; expected --facts, which the reward model read in its training" in refused(bare)
     assert "found resolution 12 instead of 24" in refused(command(pairs, output, "--resolution", "12"))
     assert "and no --reward-prompt" in refused(command(pairs, output, "--reward", adapter))
     (tmp_path / "rows.json").write_text(json.dumps([{"image": names[0], "question": "What?"}]))

@@ -58,7 +58,7 @@ def test_edits_that_cannot_be(tiny, pictures):
     with pytest.raises(InputError, match="edited already"):
         edited.edit(nothing, layers=(2,))
     for layers in ((0,), (5,), (), (1, -1)):
-        with pytest.raises(InputError, match="expected some of 1 to 4"):
+        with pytest.raises(InputError, match="expected a list of some of 1 to 4"):
             tiny.edit(nothing, layers=layers)
     narrow = tiny.edit(lambda states: states[..., :1], layers=(1,))
     with pytest.raises(InputError, match=r"an edit that makes \(1, 73, 1\) of \(1, 73, 128\)"):

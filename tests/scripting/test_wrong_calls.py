@@ -30,7 +30,10 @@ QUESTION = "Is there a boat in the image?"
         (lambda m, p: m.log_probs(p, QUESTION, "No. " * 2000), "row 1: found a prompt and continuation of"),
         (lambda m, p: m.answer(p, QUESTION, top_p=0.0), "top_p"),
         (lambda m, p: m.answer(p, QUESTION, batch_size=0), "found batch_size 0"),
-        (lambda m, p: m.states(p, QUESTION, layers=(0, 5)), r"found layers \(0, 5\); expected some of 0 to 4"),
+        (
+            lambda m, p: m.states(p, QUESTION, layers=(0, 5)),
+            r"found layers \(0, 5\); expected a list of some of 0",
+        ),
         (lambda m, p: m.states(p, QUESTION, layers=(1,), sites=()), "expected residual, attention, mlp"),
     ],
 )

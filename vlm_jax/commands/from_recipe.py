@@ -40,7 +40,12 @@ def with_recipe(options: AnyOptions, stage: str, facts: bool = False, without: t
         figures = _figures(recipe, stage, facts, known, missing)
         if missing:
             print(f"recipe {recipe.name}")
+            check_ranges(options)
             options = _filled(dataclasses.replace(options, recipe=recipe.name), figures)
+            try:
+                check_ranges(options)
+            except InputError as error:
+                raise error.at(str(recipe.file)) from None
     check_ranges(options)
     return options
 

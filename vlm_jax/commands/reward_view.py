@@ -84,6 +84,10 @@ def check_view(view: RewardView, adapter: Path) -> None:
 
     if (trained := read_trained_view(adapter)) is None:
         return
+    if trained.facts and view.facts is None:
+        raise InputError("no --facts", "--facts, which the reward model read in its training", file=str(adapter))
+    if view.facts is not None and not trained.facts:
+        raise InputError("--facts", "none, as in the reward model's training", file=str(adapter))
     asked, found = (
         {key: repr(value) for key, value in written_view(one).items()}
         for one in (view_with(view, turn_of(view, adapter)), trained)

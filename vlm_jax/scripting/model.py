@@ -284,7 +284,7 @@ class Vlm:
     def _layers(self, layers: Sequence[int], first: int) -> tuple[int, ...]:
         last = self.model.config.language.layers
         if not isinstance(layers, Sequence) or not layers or not set(layers) <= set(range(first, last + 1)):
-            raise InputError(f"layers {layers!r:.60}", f"some of {first} to {last}")
+            raise InputError(f"layers {layers!r:.60}", f"a list of some of {first} to {last}")
         return tuple(layers)
 
     def _reward_view(self) -> TrainedView:
