@@ -142,7 +142,7 @@ def test_mistakes_leave_nothing(command, reward, adapter, world, tmp_path, capsy
     assert refused("--n", "0") == "found --n 0; expected a number from 1 to 1024"
     facts = ["--facts", world / "image_to_caption.json"]
     assert refused(*facts) == "found --facts without --reward; expected the reward model that reads them"
-    assert "found facts False instead of True" in refused("--reward", reward)
+    assert "found no --facts; expected --facts" in refused("--reward", reward)
     assert "a reward model, or a value model (it has a head)" in refused("--adapter", adapter)
     assert "row 1: found a prompt of " in refused("--prompt-lengths", "20")
     (tmp_path / "images").mkdir()
