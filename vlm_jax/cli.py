@@ -5,7 +5,8 @@ import importlib
 import os
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
 
 VERBS = {
     "demo": "align the tiny model that ships with the package, end to end, and write a report page",
@@ -31,34 +32,38 @@ _AGAIN = "the same command goes on from where it was"
 # What a shell reports of a process that SIGTERM and SIGPIPE ended.
 _TERMINATED, _READER_GONE = 128 + 15, 128 + 13
 
-_HELP = """usage: vlm-jax VERB [options]
+# Of paragraphs, see vlm_jax/terminal.py.
+_HELP = """
+usage: vlm-jax VERB [options]
 
 Measure, explain and cure hallucination in vision-language models.
 
-verbs:
-{verbs}
+{names}
 
-`vlm-jax VERB --help` explains a verb's options. The usual road, on files at every step:
+`vlm-jax help VERB` explains a verb's options. The usual road, on files at every step:
 
-  vlm-jax scenes   --out world
+  vlm-jax scenes --out world
   vlm-jax annotate --checkpoint tiny --world world
-  vlm-jax reward   --checkpoint tiny --preferences world/preferences.json --images world/images \\
-                   --facts world/image_to_caption.json --out runs/reward
-  vlm-jax ppo      --checkpoint tiny --reward runs/reward/adapter --prompts world/prompts.json \\
-                   --images world/images --facts world/image_to_caption.json --out runs/ppo
-  vlm-jax eval scenes --checkpoint tiny --adapter runs/ppo/adapter --world world --output runs/ppo/eval.json
+  vlm-jax reward --checkpoint tiny --preferences world/preferences.json --images world/images \\
+      --facts world/image_to_caption.json --out runs/reward
+  vlm-jax ppo --checkpoint tiny --reward runs/reward/adapter --prompts world/prompts.json \\
+      --images world/images --facts world/image_to_caption.json --out runs/ppo
+  vlm-jax eval scenes --checkpoint tiny --adapter runs/ppo/adapter --world world \\
+      --output runs/ppo/eval.json
 
-`--checkpoint tiny` is the model that ships with the package; any folder in the HF LLaVA layout or
-from `vlm-jax convert` can stand there."""
+`--checkpoint tiny` is the model that ships with the package; any folder in the HF LLaVA layout or from
+`vlm-jax convert` can stand there.
+"""
 
-
-_EVAL_HELP = """usage: vlm-jax eval NAME [options]
+_EVAL_HELP = """
+usage: vlm-jax eval NAME [options]
 
 Score a file of answers, or let a checkpoint answer first.
 
 {names}
 
-`vlm-jax eval NAME --help` explains its options."""
+`vlm-jax help eval NAME` explains its options.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -83,8 +88,9 @@ def _nobody_reads(pipe: int) -> bool:
 
 
 def _run(arguments: Sequence[str]) -> None:
+    arguments = _help_last(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_HELP.format(verbs="\n".join(f"  {verb:11}{line}" for verb, line in VERBS.items())))
+        _print_help(_HELP, VERBS)
         return
     if arguments[0] == "--version":
         from vlm_jax import __version__
@@ -93,40 +99,44 @@ def _run(arguments: Sequence[str]) -> None:
         return
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
-        _stop(f"vlm-jax: no verb {verb!r}; expected one of {', '.join(VERBS)}")
+        _stop_unknown("vlm-jax", "verb", verb, VERBS)
     if verb == "eval":
         _run_benchmark(rest)
     else:
         _run_verb(verb, verb, rest)
 
 
+def _help_last(arguments: Sequence[str]) -> Sequence[str]:
+    """``help VERB`` as ``VERB --help``."""
+    return _help_last([*arguments[1:], "--help"]) if arguments[:1] == ["help"] else arguments
+
+
+def _print_help(text: str, names: Mapping[str, str]) -> None:
+    from vlm_jax.terminal import listed, wrapped
+
+    print(wrapped(text).replace("{names}", listed(names)))
+
+
 def _run_benchmark(arguments: Sequence[str]) -> None:
     from vlm_jax.commands.eval import BENCHMARKS
 
+    arguments = _help_last(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_EVAL_HELP.format(names="\n".join(f"  {name:15}{line}" for name, line in BENCHMARKS.items())))
+        _print_help(_EVAL_HELP, BENCHMARKS)
         return
     name, rest = arguments[0], arguments[1:]
     if name not in BENCHMARKS:
-        _stop(f"vlm-jax eval: no benchmark {name!r}; expected one of {', '.join(BENCHMARKS)}")
+        _stop_unknown("vlm-jax eval", "benchmark", name, BENCHMARKS)
     _run_verb(f"eval {name}", f"eval.{name.replace('-', '_')}", rest)
 
 
 def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
-    import tyro
-
+    from vlm_jax.commands.parsing import parse
     from vlm_jax.errors import PLACE_ERRORS, DivergedError, InputError, TerminatedError
     from vlm_jax.ranges import check_ranges
 
     module = importlib.import_module(f"vlm_jax.commands.{module_name}")
-    options = tyro.cli(
-        module.Options,
-        prog=f"vlm-jax {verb}",
-        args=arguments,
-        description=module.__doc__,
-        # An option that may be left out is left out, not set to None.
-        config=(tyro.conf.DisallowNone,),
-    )
+    options = parse(module, verb, arguments)
     try:
         check_ranges(options)
         module.run(options)
@@ -148,7 +158,13 @@ def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
         sys.exit(130)
 
 
-def _stop(message: str) -> None:
+def _stop_unknown(command: str, what: str, name: str, known: Iterable[str]) -> NoReturn:
+    from vlm_jax.errors import did_you_mean
+
+    _stop(f"{command}: no {what} {name!r}{did_you_mean(name, known)}; expected one of {', '.join(known)}")
+
+
+def _stop(message: str) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(2)
 

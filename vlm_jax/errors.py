@@ -1,8 +1,9 @@
 """What a run can end with that is no mistake of this package."""
 
+import difflib
 import errno
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # Of the system, where a place cannot be written to: a user's to mend, as an InputError is.
 PLACE_ERRORS = frozenset(
@@ -61,6 +62,13 @@ class TooLongError(InputError):
 
     def __reduce__(self):
         return functools.partial(TooLongError, file=self.file, row=self.row), (self.found, self.expected)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'NAME'?)``, which follows a name that is none of a closed list; empty where none is near it."""
+    spelt = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), spelt, n=1)
+    return f" (did you mean {spelt[near[0]]!r}?)" if near else ""
 
 
 def require_positive(options: object, *names: str) -> None:

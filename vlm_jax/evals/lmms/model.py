@@ -13,7 +13,7 @@ from vlm_jax.checkpoints.opening import MeshOptions, open_model, open_policy
 from vlm_jax.config import Aspect
 from vlm_jax.data.conversation import TEMPLATES
 from vlm_jax.data.sources import Prompt
-from vlm_jax.errors import InputError, require_parts, require_positive
+from vlm_jax.errors import InputError, did_you_mean, require_parts, require_positive
 from vlm_jax.evals.answering.continuations import likelihoods
 from vlm_jax.evals.lmms.requests import Document, answers, prompt_of
 
@@ -111,7 +111,8 @@ class VlmJax(lmms):
 def _options(arguments: dict[str, Any]) -> Options:
     known = {field.name for field in dataclasses.fields(Options)}
     if unknown := sorted(arguments.keys() - known):
-        raise InputError(f"model arguments {', '.join(unknown)}", f"some of {', '.join(sorted(known))}")
+        found = ", ".join(f"{name}{did_you_mean(name, known)}" for name in unknown)
+        raise InputError(f"model arguments {found}", f"some of {', '.join(sorted(known))}")
     if "checkpoint" not in arguments:
         raise InputError("no checkpoint among the model arguments", "checkpoint=DIR, or checkpoint=tiny")
     # lmms-eval reads what looks like a number as one, and hands its own batch size over as it was written.
@@ -122,7 +123,7 @@ def _options(arguments: dict[str, Any]) -> Options:
     require_parts(options.batch_size, options.data * options.fsdp, "parts (data x fsdp)")
     for name, allowed in (("aspect", ("own", *get_args(Aspect))), ("template", ("own", *TEMPLATES))):
         if (value := getattr(options, name)) not in allowed:
-            raise InputError(f"{name} {value!r}", f"one of {', '.join(allowed)}")
+            raise InputError(f"{name} {value!r}{did_you_mean(value, allowed)}", f"one of {', '.join(allowed)}")
     return options
 
 

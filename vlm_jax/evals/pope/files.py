@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from vlm_jax.data.rows import Row, iter_rows
 from vlm_jax.data.tables import is_table, iter_table
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, did_you_mean
 from vlm_jax.evals.answering import answer_files
 from vlm_jax.evals.answering.answer_files import Answer, Pairing, answers_to, paired_id, row_id
 
@@ -62,7 +62,8 @@ def read_questions(path: Path, category: str | None = None) -> list[Question]:
             raise row.wrong(f"question_id {question.id} for the second time", "ids that differ")
         found[question.id] = question
     if not found:
-        raise InputError(f"no question of category {category}", f"one of {', '.join(sorted(there))}", file=str(path))
+        absent = f"no question of category {category}{did_you_mean(str(category), there)}"
+        raise InputError(absent, f"one of {', '.join(sorted(there))}", file=str(path))
     return list(found.values())
 
 
