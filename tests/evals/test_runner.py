@@ -111,7 +111,7 @@ def test_a_checkpoint_answers_through_the_command(to_ask, tmp_path, capsys):
     assert {
         name: record["settings"][name] for name in ("suffix", "template", "aspect", "temperature", "max_new_tokens")
     } == {
-        "suffix": "short",
+        "suffix": "none",
         "template": "llava_v1",
         "aspect": "own",
         "temperature": 0.0,

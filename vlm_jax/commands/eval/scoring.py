@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import tyro
 
-from vlm_jax.commands.eval.answering import Answering, answer
+from vlm_jax.commands.eval.answering import Answering, answer, known_suffix
 from vlm_jax.commands.eval.files import check_written, making
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.answering.questions import ImageQuestion, Suffix
     from vlm_jax.evals.statistics.tally import Scored
 
 
@@ -40,6 +40,10 @@ class Scoring:
     id_key: str | None = None
     allow_empty: bool = False
     answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering()
+
+    def usual_suffix(self) -> "Suffix":
+        """What LLaVA-1.5 has behind this benchmark's questions."""
+        return "none"
 
     def judged_by_checkpoint(self) -> bool:
         """Whether a judge lies on the mesh."""
@@ -73,11 +77,12 @@ def conclude(
 
     answers = answers_of(options, to_ask)
     folder = options.answering.images
+    given = with_suffix(given or options)
     images = {ask.id: ask.image for ask in to_ask(folder) if ask.image is not None} if folder is not None else {}
     scored = score(answers)
     other = None if options.against is None else score(options.against)
-    made = making(dataclasses.replace(given or options, answers=answers))
-    result = result_of(benchmark, mode, scored, made, other)
+    made = making(dataclasses.replace(given, answers=answers))
+    result = result_of(benchmark, mode, scored, made, other, _better_suffix(given))
     write_result(options.output, result, scored.per_sample)
     page = options.output.with_suffix(".html")
     write_cases(page, result, scored.per_sample, images)
@@ -109,8 +114,30 @@ def answers_of(options: Scoring, to_ask: Callable[[Path | None], Sequence["Image
     if images is None:
         raise InputError("no --images", "the folder of the benchmark's images")
     target = options.output.with_suffix(".answers.jsonl")
-    answer(options.answering, target, to_ask(images))
+    answer(with_suffix(options).answering, target, to_ask(images))
     return target
+
+
+def with_suffix(options: AnyScoring) -> AnyScoring:
+    """The options with the suffix that is meant by `own`.
+
+    Raises:
+        InputError: The checkpoint's config is missing or broken.
+    """
+    answering = options.answering
+    if answering.checkpoint is None or answering.suffix != "own":
+        return options
+    known = known_suffix(answering.checkpoint, options.usual_suffix())
+    return dataclasses.replace(options, answering=dataclasses.replace(answering, suffix=known))
+
+
+def _better_suffix(options: Scoring) -> str:
+    """What to ask with instead, where a checkpoint was asked with something else than it knows."""
+    answering = options.answering
+    if answering.checkpoint is None:
+        return ""
+    known = known_suffix(answering.checkpoint, options.usual_suffix())
+    return "" if known == answering.suffix else f"ask with --suffix {known}"
 
 
 def answered(options: AnyScoring, answers: Path) -> AnyScoring:
