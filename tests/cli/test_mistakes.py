@@ -79,6 +79,30 @@ def test_a_missing_image(verb, commands, refused, write, images, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def readers(commands, checkpoint, adapter, images, tmp_path):
+    """verb -> its command line for a file of pairs; all that read rows with pictures."""
+    start, reward = ["--checkpoint", checkpoint, "--images", images], ["--reward", adapter, "--reward-prompt", "short"]
+    output, bias = ["--output", tmp_path / "out.jsonl"], ["--output", tmp_path / "out.json"]
+    return commands | {
+        "sample": lambda data: ["sample", *start, "--prompts", data, *output],
+        "score": lambda data: ["score", *start, "--data", data, *reward, *output],
+        "eval judge-bias": lambda data: ["eval", "judge-bias", *start, "--preferences", data, *reward, *bias],
+    }
+
+
+@pytest.mark.parametrize("verb", ["sft", "reward", "ppo", "sample", "score", "eval judge-bias"])
+def test_a_picture_outside_the_folder(verb, readers, refused, write, images, tmp_path):
+    """Refused, unless it is allowed: then the next row's picture, which is not there, is what is wrong."""
+    (images / "0.png").rename(tmp_path / "outside.png")
+    row = ROWS.get(verb, pair)
+    command = readers[verb](write([row("../outside.png"), row("gone.png")]))
+    line = refused(*command)
+    assert "row 1: found '../outside.png', which does not lie below" in line
+    assert line.endswith("expected a name below it, or --allow-outside")
+    assert f"row 2: found no image file {images / 'gone.png'}" in refused(*command, "--allow-outside")
+
+
 @pytest.mark.parametrize("verb", ROWS)
 def test_a_malformed_row(verb, commands, refused, write, tmp_path):
     good = json.dumps(ROWS[verb]("0.png"))

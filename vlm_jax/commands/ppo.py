@@ -71,7 +71,7 @@ def read_records(options: Options) -> "list[Prompt]":
     from vlm_jax.data.sources import read_captions, read_prompts
 
     facts = read_captions(options.view.facts) if options.view.facts else None
-    return read_prompts(options.prompts, options.images, facts)
+    return read_prompts(options.prompts, options.images, facts, allow_outside=options.allow_outside)
 
 
 def encoder_of(options: Options, model: "Model") -> "Callable[[Prompt], Any]":

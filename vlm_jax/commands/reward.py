@@ -67,7 +67,7 @@ def read_pairs(options: Options) -> "list[Preference]":
     from vlm_jax.data.sources import read_captions, read_preferences
 
     facts = read_captions(options.view.facts) if options.view.facts else None
-    records = read_preferences(options.preferences, options.images, facts)
+    records = read_preferences(options.preferences, options.images, facts, allow_outside=options.allow_outside)
     # Before the model is opened; rows that are too long come off later.
     split_pairs(options, records)
     return records

@@ -36,6 +36,7 @@ class Options:
         checkpoint: Folder in transformers' LLaVA layout or of `vlm-jax convert`, or `tiny`.
         prompts: Questions, as `ppo` reads them.
         images: Folder that the rows' image names are relative to.
+        allow_outside: Images may lie outside that folder, where names or links lead out of it.
         output: File for the answers, JSON lines.
         adapter: Adapter folder of the model that answers.
         n: Answers to each prompt.
@@ -57,6 +58,7 @@ class Options:
     checkpoint: str
     prompts: Path
     images: Path
+    allow_outside: bool = False
     output: Path
     adapter: Path | None = None
     n: Annotated[int, Range(1, 1024)] = 4
@@ -86,7 +88,7 @@ def run(options: Options) -> None:
     options = with_recipe(options, "answer")
     view = None if options.reward is None else reading_of(RewardView(options.facts), options.reward)
     facts = None if options.facts is None else read_captions(options.facts)
-    records = read_prompts(options.prompts, options.images, facts)
+    records = read_prompts(options.prompts, options.images, facts, allow_outside=options.allow_outside)
     if view is None:
         sample(options, options.output, records)
     else:

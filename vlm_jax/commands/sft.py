@@ -52,7 +52,7 @@ def run(options: Options) -> None:
     begun = begin(options, result, options.out / "run.json", options.checkpoint)
     if begun.finished():
         return
-    rows = read_instructions(options.data, options.images)
+    rows = read_instructions(options.data, options.images, allow_outside=options.allow_outside)
     model = open_for_training(options)
     reading = model.tokenizer, model.config, model.template
     records = checked(options, begun, rows, instruction_text(*reading, options.max_length))

@@ -41,6 +41,7 @@ class Training:
         drop_long: Leave rows out that do not fit, and say how many; without, such a row is refused. A conversation that
             is only longer than the limit is cut at its right end, as LLaVA does: what does not fit is a prompt, an
             evaluation turn, an image, or a conversation of which no answer would be left.
+        allow_outside: Images may lie outside --images, where names or links lead out of it.
         seed: Order of the data, all draws, and the adapter's start.
         preset: Refuse a checkpoint that is not this preset.
         dtype: Arithmetic; left out, the checkpoint's own.
@@ -61,6 +62,7 @@ class Training:
     remat: Literal["none", "dots", "block"] | None = from_recipe()
     save_every: Annotated[int | None, Range(1, LARGEST_COUNT)] = from_recipe()
     drop_long: bool = False
+    allow_outside: bool = False
     seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     preset: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
