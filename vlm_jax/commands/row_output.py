@@ -21,7 +21,13 @@ def check_output(output: Path) -> None:
 
 
 def make_rows(
-    target: Path, options: Any, records: "Sequence[Record]", make: Callable[[], None], **inputs: Callable[[], Any]
+    target: Path,
+    options: Any,
+    records: "Sequence[Record]",
+    make: Callable[[], None],
+    *,
+    without_effect: "Sequence[str]" = (),
+    **inputs: Callable[[], Any],
 ) -> None:
     """:func:`vlm_jax.runs.row_files.make_once`, with every picture decoded before the first row.
 
@@ -30,6 +36,7 @@ def make_rows(
         options: A verb's options.
         records: All rows.
         make: Writes the file, or goes on with it.
+        without_effect: Options that change no row.
         inputs: What the file depends on beside options and pictures.
 
     Raises:
@@ -47,4 +54,5 @@ def make_rows(
             check_images(records, meter.update)
         make()
 
-    make_once(target, options, options.checkpoint, checked, pictures=lambda: files_sha256(pictures), **inputs)
+    inputs = {"pictures": lambda: files_sha256(pictures), **inputs}
+    make_once(target, options, options.checkpoint, checked, without_effect=without_effect, **inputs)

@@ -70,7 +70,9 @@ def run(options: Options) -> None:
     def make() -> None:
         write_scores(options.output, open_reward(options, view), records, options.batch_size, scored)
 
-    make_rows(options.output, options, records, make, view=lambda: written_view(view))
+    # An answer's score is that of the answer alone, whatever stands beside it.
+    free = ("batch_size",)
+    make_rows(options.output, options, records, make, without_effect=free, view=lambda: written_view(view))
     print(f"{options.output}: {summary(read_json_lines(options.output), records)}")
 
 

@@ -77,11 +77,14 @@ def answer(options: Answering, target: Path, to_ask: Sequence["ImageQuestion"]) 
     """
     from vlm_jax.runs.row_files import make_once
 
+    # A draw depends on its batch; what is most likely does not.
+    free = ("batch_size",) if options.temperature == 0 else ()
     make_once(
         target,
         options,
         options.checkpoint,
         lambda: _answer_file(options, target, to_ask),
+        without_effect=free,
         questions=lambda: questions_sha256(to_ask),
         images=lambda: images_sha256(to_ask),
     )

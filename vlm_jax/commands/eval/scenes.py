@@ -67,7 +67,9 @@ def measure(options: Options) -> dict:
     from vlm_jax.runs.begin import begin
 
     options = with_recipe(options, "answer")
-    begun = begin(options, options.output, options.output.with_suffix(".run.json"), options.checkpoint)
+    record = options.output.with_suffix(".run.json")
+    # All answers are the most likely ones, which do not depend on their batch.
+    begun = begin(options, options.output, record, options.checkpoint, without_effect=("batch_size",))
     if begun.finished():
         return read_json(options.output)
     model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
