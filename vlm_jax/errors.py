@@ -85,12 +85,15 @@ def require_parts(rows: int, parts: int, what: str) -> None:
         raise InputError(f"a batch of {rows} in {parts} {what}", "parts of equal size")
 
 
-def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What two descriptions of one thing disagree in, "name old instead of new; ..."; empty where they agree."""
+def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    """What two descriptions of one thing disagree in, "name FOUND instead of EXPECTED; ..."; empty where they agree.
+
+    FOUND stands in the file that the error is about, if it is about one.
+    """
     return "; ".join(
-        f"{name} {before.get(name, 'nothing')} instead of {now.get(name, 'nothing')}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
+        f"{name} {found.get(name, 'nothing')} instead of {expected.get(name, 'nothing')}"
+        for name in sorted(found.keys() | expected.keys())
+        if found.get(name) != expected.get(name)
     )
 
 
