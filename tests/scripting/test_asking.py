@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 import vlm_jax
 from vlm_jax.arrays import Batch
+from vlm_jax.data.assemble import viewer
 from vlm_jax.data.conversation import IMAGE, Turn, encode_conversation
 from vlm_jax.generate import answers as generating
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.models.llava import Capture, forward, logits
+from vlm_jax.scripting.rows import aligned, prompts
 
 QUESTIONS = ["Is there a boat in the image?", "Is there a heart in the image?"]
 SHORT = {"max_new_tokens": 6}
@@ -54,6 +56,17 @@ def test_an_image_may_come_in_any_form(tiny, pictures, said, tmp_path):
     grey = pictures[0].mean(-1).astype(np.uint8)
     same = np.repeat(grey[..., None], 3, -1)
     assert tiny.answer([grey, same], QUESTIONS[0], **SHORT) == [tiny.answer(same, QUESTIONS[0], **SHORT)[0]] * 2
+
+
+def test_a_photo_is_turned_upright_once(tiny, pictures, tmp_path):
+    """Whichever way it comes in: a camera writes it lying, and says so."""
+    path, told = tmp_path / "lying.png", Image.Exif()
+    told[ExifTags.Base.Orientation] = 6
+    Image.fromarray(pictures[1]).transpose(Image.Transpose.ROTATE_90).save(path, exif=told)
+    images = [path, str(path), path.read_bytes(), Image.open(path), pictures[1]]
+    see = viewer(tiny.model.config)
+    squares = [see(record) for record in prompts(aligned(images=images, questions="What is it?"))]
+    np.testing.assert_array_equal(squares, [squares[-1]] * len(images))
 
 
 def test_one_of_a_kind_counts_for_all_rows(tiny, pictures, said):
