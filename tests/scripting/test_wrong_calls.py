@@ -60,7 +60,7 @@ def test_kinds_that_are_not_read(tiny):
             prompts({"images": [None, image], "questions": [QUESTION] * 2})
     with pytest.raises(InputError, match="questions, row 1: found a question of type int; expected a text"):
         prompts({"images": [None], "questions": [3]})
-    with pytest.raises(InputError, match="facts, row 2: found facts 'A cat.'; expected a list of sentences"):
+    with pytest.raises(InputError, match=r"facts, row 2: found facts 'A cat\.'; expected a list of sentences"):
         prompts({"images": [None] * 2, "questions": [QUESTION] * 2, "facts": [None, "A cat."]})
     with pytest.raises(InputError, match="answers, row 2: found a NoneType; expected a text"):
         texts("answers", ["Yes.", None])
