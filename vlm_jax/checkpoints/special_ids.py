@@ -170,8 +170,9 @@ def _remarks(said: Said, settled: LlavaConfig, tokenizer: Tokenizer | None) -> t
 def _image_remark(config: LlavaConfig, tokenizer: Tokenizer | None) -> tuple[str, ...]:
     """Where the config and the tokenizer disagree on the image's id.
 
-    Here it marks positions, is looked up nowhere and never drawn. transformers' ``LlavaProcessor`` writes the tokenizer's id into a
-    prompt, and its model puts the image where it finds the config's: of two ids it refuses every image.
+    Here it marks positions, is looked up nowhere and never drawn. transformers' ``LlavaProcessor`` writes the
+    tokenizer's id into a prompt, and its model puts the image where it finds the config's: of two ids it refuses every
+    image.
     """
     written = None if tokenizer is None else tokenizer.get_vocab().get(IMAGE)
     if written in (None, config.image_token_id):
