@@ -29,7 +29,7 @@ def parse(module: ModuleType, verb: str, arguments: Sequence[str]) -> Any:
     Raises:
         SystemExit: Help was asked for (0), or the arguments are no options of this verb (2); both have been printed.
     """
-    held = _Held(getattr(sys.stdout, "encoding", "ascii"), has_colours())
+    held = _Held(getattr(sys.stdout, "encoding", None) or "ascii", has_colours())
     try:
         with contextlib.redirect_stdout(held):
             return tyro.cli(
