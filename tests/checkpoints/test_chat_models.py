@@ -23,7 +23,8 @@ from vlm_jax.checkpoints.sources import open_source
 from vlm_jax.commands import convert as convert_command
 from vlm_jax.config import RopeScaling
 from vlm_jax.data.chat_template import chat_template, ended_by, template_named
-from vlm_jax.data.conversation import TEMPLATES, Turn, encode_continuation, encode_conversation, encode_prompt
+from vlm_jax.data.conversation import TEMPLATES, Turn
+from vlm_jax.data.encoding import encode_continuation, encode_conversation, encode_prompt
 from vlm_jax.data.evaluation_turn import STANDARD
 from vlm_jax.data.evaluation_turn import render as render_evaluation
 from vlm_jax.data.images import prepare

@@ -20,7 +20,8 @@ from vlm_jax.checkpoints.convert import convert
 from vlm_jax.checkpoints.export import export
 from vlm_jax.checkpoints.hf_llava import load_llava, save_llava
 from vlm_jax.checkpoints.sources import open_source
-from vlm_jax.data.conversation import Piece, encode_pieces
+from vlm_jax.data.conversation import Piece
+from vlm_jax.data.encoding import encode_pieces
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json
 

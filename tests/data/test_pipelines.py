@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from vlm_jax.arrays import Batch
-from vlm_jax.data.conversation import TEMPLATES, Turn, encode_conversation, encode_prompt, encode_texts
+from vlm_jax.data.conversation import TEMPLATES, Turn
+from vlm_jax.data.encoding import encode_conversation, encode_prompt, encode_texts
 from vlm_jax.data.evaluation_turn import SHORT, render
 from vlm_jax.data.images import load_image, prepare
 from vlm_jax.data.pipelines import image_prompts, instruction_batches, preference_batches, prompt_batches

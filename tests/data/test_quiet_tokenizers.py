@@ -24,7 +24,7 @@ def python(code, *arguments):
 def test_no_word_of_pytorch_and_none_of_lengths():
     code = """
 from vlm_jax.checkpoints.opening import TINY
-from vlm_jax.data.conversation import encode_texts
+from vlm_jax.data.encoding import encode_texts
 from vlm_jax.data.tokenizers import load_tokenizer
 tokenizer = load_tokenizer(TINY)
 print(len(encode_texts(tokenizer, [" ".join(["ball"] * 600)])[0]), tokenizer.model_max_length)

@@ -16,7 +16,8 @@ from PIL import Image, ImageFile
 from vlm_jax.checkpoints.adapters import save_adapter
 from vlm_jax.checkpoints.opening import open_model, open_policy
 from vlm_jax.data.assemble import batch_of
-from vlm_jax.data.conversation import Turn, encode_continuation, encode_conversation, encode_prompt
+from vlm_jax.data.conversation import Turn
+from vlm_jax.data.encoding import encode_continuation, encode_conversation, encode_prompt
 from vlm_jax.data.images import load_image, prepare
 from vlm_jax.errors import InputError
 from vlm_jax.evals.answering.continuations import likelihoods

@@ -11,7 +11,8 @@ from PIL import Image
 
 import vlm_jax
 from vlm_jax.arrays import Batch
-from vlm_jax.data.conversation import IMAGE, Turn, encode_conversation
+from vlm_jax.data.conversation import IMAGE, Turn
+from vlm_jax.data.encoding import encode_conversation
 from vlm_jax.generate import answers as generating
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.models.llava import Capture, forward, logits

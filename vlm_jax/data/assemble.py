@@ -11,7 +11,8 @@ from jaxtyping import UInt8
 
 from vlm_jax.arrays import Batch
 from vlm_jax.config import LlavaConfig
-from vlm_jax.data.conversation import IMAGE, Encoded, Template, Tokenizer
+from vlm_jax.data.conversation import IMAGE, Template, Tokenizer
+from vlm_jax.data.encoding import Encoded
 from vlm_jax.data.evaluation_turn import RewardPrompt, encode
 from vlm_jax.data.images import load_image, placeholder, prepare
 from vlm_jax.data.sources import Record

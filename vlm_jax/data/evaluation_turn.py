@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlm_jax.data.chat_template import ChatTemplate
-from vlm_jax.data.conversation import Template, Tokenizer, encode_texts
+from vlm_jax.data.conversation import Template, Tokenizer
+from vlm_jax.data.encoding import encode_texts
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_text
 

@@ -12,7 +12,7 @@ from vlm_jax.arrays import Batch, EvalBatch, Params
 from vlm_jax.checkpoints.opening import MeshOptions, Model, open_model, open_role, policy_of
 from vlm_jax.checkpoints.reward_view import VIEW_FILE, TrainedView, read_trained_view
 from vlm_jax.data.assemble import placed
-from vlm_jax.data.conversation import encode_texts
+from vlm_jax.data.encoding import encode_texts
 from vlm_jax.data.pipelines import image_continuations, image_prompts, judged_answers, prompt_lengths
 from vlm_jax.data.sources import Prompt
 from vlm_jax.errors import InputError
