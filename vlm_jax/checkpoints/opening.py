@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from vlm_jax.arrays import Params
     from vlm_jax.checkpoints.hashes import BaseSource
-    from vlm_jax.config import LlavaConfig
+    from vlm_jax.checkpoints.reading import Like
+    from vlm_jax.config import Aspect, LlavaConfig
     from vlm_jax.data.conversation import Template, Tokenizer
 
 # The model that ships with the package.
@@ -68,6 +69,7 @@ def open_model(
     adapter: Path | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
     masters: bool = True,
+    like: "Like | None" = None,
 ) -> Model:
     """Load a folder in our own layout or in transformers' (or ``tiny``) and put it on the mesh.
 
@@ -80,15 +82,21 @@ def open_model(
         dtype: Arithmetic; the checkpoint's own without.
         masters: Keep float32 weights under an arithmetic of fewer bits, as training them needs; they are then cast at
             every use, in answers at every token.
+        like: Whose pictures and prompts it reads, LLaVA's or those of transformers' processor; left out, as the adapter
+            was trained, else as the checkpoint's config says, which is mostly LLaVA's.
 
     Raises:
-        InputError: A file is missing or broken, the preset is another model, or there are too few devices.
+        InputError: A file is missing or broken, the preset is another model, there are too few devices, or as in
+            :func:`vlm_jax.checkpoints.reading.read_as`.
     """
+    import sys
+
     from vlm_jax.checkpoints.adapters import load_projector, lora_config
     from vlm_jax.checkpoints.hf_llava import check_preset
+    from vlm_jax.checkpoints.reading import read_as
     from vlm_jax.checkpoints.stored import place_stored
     from vlm_jax.config import PRESETS
-    from vlm_jax.data.chat_template import ended_by, template_named
+    from vlm_jax.data.chat_template import as_transformers, ended_by, template_named
     from vlm_jax.data.tokenizers import load_tokenizer
     from vlm_jax.errors import InputError
     from vlm_jax.parallel.mesh import make_mesh
@@ -105,7 +113,14 @@ def open_model(
         config = dataclasses.replace(config, dtype=dtype)
     if preset is not None:
         check_preset(config, preset, folder)
-    template = template_named(config.template, tokenizer)
+    config, odd = read_as(config, folder, adapter, like)
+    if odd:
+        print(f"note: {adapter}: {odd}", file=sys.stderr)
+    if config.as_transformers is None:
+        template = template_named(config.template, tokenizer)
+    else:
+        template = as_transformers(config.template, tokenizer)
+        config = dataclasses.replace(config, template="chat" if tokenizer.chat_template else config.template)
     config = ended_by(config, template)
     projector = None
     if adapter is not None:
@@ -122,6 +137,19 @@ def open_model(
         projector_of=None if projector is None else adapter,
         folder=folder,
     )
+
+
+def with_aspect(model: Model, aspect: "Aspect") -> Model:
+    """The model with images made square in another way.
+
+    Raises:
+        InputError: It reads images as transformers' processor makes them.
+    """
+    from vlm_jax.errors import InputError
+
+    if model.config.as_transformers is not None:
+        raise InputError(f"aspect {aspect} for a model that reads as transformers does", "one of both")
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, aspect=aspect))
 
 
 def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:

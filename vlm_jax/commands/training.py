@@ -43,6 +43,9 @@ class Training:
             evaluation turn, an image, or a conversation of which no answer would be left.
         seed: Order of the data, all draws, and the adapter's start.
         preset: Refuse a checkpoint that is not this preset.
+        like: `transformers` trains on pictures and prompts as its processor makes them from the checkpoint's own files;
+            `llava` on what LLaVA's training had. Left out: as the adapter that is gone on from was trained, else as the
+            checkpoint says, which is mostly `llava`.
         dtype: Arithmetic; left out, the checkpoint's own.
         mesh: Layout of the devices.
     """
@@ -63,6 +66,7 @@ class Training:
     drop_long: bool = False
     seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     preset: str | None = None
+    like: Literal["llava", "transformers"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     mesh: MeshOptions = MeshOptions()
 
@@ -127,7 +131,8 @@ def open_for_training(options: Training, adapter: Path | None = None) -> "Model"
     """
     from vlm_jax.checkpoints.opening import open_model
 
-    model = open_model(options.checkpoint, options.mesh, options.preset, adapter, options.dtype)
+    how = {"dtype": options.dtype, "like": options.like}
+    model = open_model(options.checkpoint, options.mesh, options.preset, adapter, **how)
     config = dataclasses.replace(model.config, remat=options.remat)
     if isinstance(options, NewAdapter) and options.lora_rank is not None:
         config = dataclasses.replace(config, lora=lora_of(options))

@@ -19,7 +19,6 @@ Where a model is asked as transformers asks it (``config.as_transformers``), the
 
 import dataclasses
 import functools
-import threading
 from collections.abc import Sequence
 from typing import Literal
 
@@ -28,10 +27,8 @@ from jaxtyping import Bool, Int32
 
 from vlm_jax.config import LlavaConfig
 from vlm_jax.data.conversation import Piece, Template, Tokenizer, Turn, render
+from vlm_jax.data.whole_text import TOKENIZING, encode_whole
 from vlm_jax.errors import TooLongError
-
-# Setting an option of a fast tokenizer while another thread encodes with it raises "Already borrowed".
-_TOKENIZING = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], keep_space: bool = 
         keep_space: Whether a space in front of a text stands beside the one that tokenisers of the LLaMA family put
             there (SentencePiece over the text as it is); otherwise it is that one.
     """
-    with _TOKENIZING:
+    with TOKENIZING:
         own = _own_space(tokenizer)
         if own == "one more" and not keep_space:
             texts = [text.removeprefix(" ") for text in texts]
@@ -110,6 +107,14 @@ def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece], config: LlavaCo
     return Encoded(np.array(tokens, np.int32), np.array(image, bool), np.array(loss, bool))
 
 
+def _encoded(tokenizer: Tokenizer, template: Template, pieces: Sequence[Piece], config: LlavaConfig) -> Encoded:
+    """Piece by piece, or all at once where the model is asked as transformers asks it."""
+    if config.as_transformers is None:
+        return encode_pieces(tokenizer, pieces, config, template.begins)
+    tokens, image, loss = encode_whole(tokenizer, pieces, config)
+    return Encoded(np.array(tokens, np.int32), np.array(image, bool), np.array(loss, bool))
+
+
 def encode_conversation(
     tokenizer: Tokenizer, template: Template, turns: Sequence[Turn], config: LlavaConfig, max_length: int
 ) -> Encoded:
@@ -123,7 +128,7 @@ def encode_conversation(
     Raises:
         TooLongError: The cut would fall into or before the image span, or would leave nothing to learn from.
     """
-    whole = encode_pieces(tokenizer, render(template, turns), config, template.begins)
+    whole = _encoded(tokenizer, template, render(template, turns), config)
     cut = whole.first(max_length)
     if cut.image_mask.sum() != whole.image_mask.sum():
         end = int(np.flatnonzero(whole.image_mask)[-1]) + 1
@@ -149,7 +154,7 @@ def encode_prompt(
     """
     if not turns or turns[-1].role != "human":
         raise ValueError("a prompt ends with a human turn")
-    whole = encode_pieces(tokenizer, render(template, turns), config, template.begins)
+    whole = _encoded(tokenizer, template, render(template, turns), config)
     if len(whole) > max_length:
         raise TooLongError(f"a prompt of {len(whole)} positions (image span included)", f"at most {max_length}")
     return dataclasses.replace(whole, loss_mask=np.zeros(len(whole), bool))
@@ -174,13 +179,38 @@ def encode_continuation(
         ValueError: The last turn is not the user's.
     """
     prompt = encode_prompt(tokenizer, template, turns, config, max_length)
+    if config.as_transformers is not None:
+        whole = _continued(tokenizer, template, turns, text, config, end)
+    else:
+        answer = np.array(encode_answer(tokenizer, template, text, config, end), np.int32)
+        nothing = np.zeros(len(answer), bool)
+        whole = Encoded(
+            tokens=np.concatenate([prompt.tokens, answer]),
+            image_mask=np.concatenate([prompt.image_mask, nothing]),
+            loss_mask=np.concatenate([prompt.loss_mask, ~nothing]),
+        )
+    if len(whole) > max_length:
+        raise TooLongError(f"a prompt and continuation of {len(whole)} positions", f"at most {max_length}")
+    return whole
+
+
+def _continued(
+    tokenizer: Tokenizer, template: Template, turns: Sequence[Turn], text: str, config: LlavaConfig, end: bool
+) -> Encoded:
+    """A prompt's text and an answer's tokenised together."""
+    prompt = [dataclasses.replace(piece, is_assistant=False) for piece in render(template, turns)]
+    answer = [Piece(f"{template.lead}{text}", True)]
+    if end:
+        answer.append(Piece(tokenizer.convert_ids_to_tokens(config.eos_token_id), True, "end"))
+    return _encoded(tokenizer, template, [*prompt, *answer], config)
+
+
+def encode_answer(
+    tokenizer: Tokenizer, template: Template, text: str, config: LlavaConfig, end: bool = True
+) -> list[int]:
+    """Ids of an answer, its end token last unless ``end`` is false."""
+    if config.as_transformers is not None:
+        whole = _continued(tokenizer, template, [Turn("human", "x")], text, config, end)
+        return whole.tokens[whole.loss_mask].tolist()
     ids = encode_texts(tokenizer, [f"{template.lead}{text}"])[0]
-    answer = np.array([*ids, config.eos_token_id] if end else ids, np.int32)
-    if (length := len(prompt) + len(answer)) > max_length:
-        raise TooLongError(f"a prompt and continuation of {length} positions", f"at most {max_length}")
-    nothing = np.zeros(len(answer), bool)
-    return Encoded(
-        tokens=np.concatenate([prompt.tokens, answer]),
-        image_mask=np.concatenate([prompt.image_mask, nothing]),
-        loss_mask=np.concatenate([prompt.loss_mask, ~nothing]),
-    )
+    return [*ids, config.eos_token_id] if end else ids

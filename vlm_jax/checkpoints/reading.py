@@ -1,0 +1,71 @@
+"""Whether a model reads pictures and prompts as LLaVA's training had them, or as transformers' processor makes them.
+
+Beside an adapter that was trained on what transformers makes of its rows lies
+
+    as_transformers.json          {"pad": false, "resize": 336, "resample": 3, "crop": [336, 336]}
+
+and a checkpoint's config says the same of itself. ``--like`` decides by hand.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, get_args
+
+from vlm_jax.checkpoints.image_processor import parsed_steps, read_image_steps
+from vlm_jax.checkpoints.peft_files import adapter_folder
+from vlm_jax.checkpoints.reward_view import VIEW_FILE
+from vlm_jax.config import ImageSteps, LlavaConfig
+from vlm_jax.errors import InputError
+from vlm_jax.files import read_json
+
+Like = Literal["llava", "transformers"]
+FILE = "as_transformers.json"
+
+
+def read_as(config: LlavaConfig, folder: Path, adapter: Path | None, like: Like | None) -> tuple[LlavaConfig, str]:
+    """The config of a model that reads as it is told to; else as its adapter was trained; else as its own config says.
+
+    Args:
+        config: The checkpoint's.
+        folder: The checkpoint's.
+        adapter: What it is opened for.
+        like: What is asked for by hand.
+
+    Returns:
+        The config, and what is odd about it, or "".
+
+    Raises:
+        InputError: ``like`` is another word, the folder has no image processor that can be read as transformers does,
+            or a reward model is to read otherwise than in its training.
+    """
+    if like is not None and like not in get_args(Like):
+        raise InputError(f"like {like!r}", " or ".join(get_args(Like)))
+    trained = None if adapter is None else _trained(adapter_folder(adapter))
+    if like is None:
+        return (config if trained is None else dataclasses.replace(config, as_transformers=trained)), ""
+    if like == "llava":
+        steps = None
+    else:
+        steps = trained or config.as_transformers or read_image_steps(folder, config.vision.image_size)
+    odd = _odd(adapter, trained, like)
+    return dataclasses.replace(config, as_transformers=steps), odd
+
+
+def _trained(adapter: Path) -> ImageSteps | None:
+    if not (path := adapter / FILE).exists():
+        return None
+    if (steps := parsed_steps(read_json(path))) is None:
+        raise InputError("other entries than pad, resize, resample and crop", "what training wrote", file=str(path))
+    return steps
+
+
+def _odd(adapter: Path | None, trained: ImageSteps | None, like: Like) -> str:
+    if adapter is None:
+        return ""
+    folder = adapter_folder(adapter)
+    was = "llava" if trained is None else "transformers"
+    if was == like:
+        return ""
+    if (folder / VIEW_FILE).exists():
+        raise InputError(f"--like {like}", f"{was}, as in the reward model's training", file=str(folder))
+    return f"trained --like {was}, and read --like {like}" if trained is not None else ""
