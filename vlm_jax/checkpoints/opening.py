@@ -68,7 +68,7 @@ def open_model(
     preset: str | None = None,
     adapter: Path | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
-    masters: bool = True,
+    masters: bool = False,
     like: "Like | None" = None,
 ) -> Model:
     """Load a folder in our own layout or in transformers' (or ``tiny``) and put it on the mesh.
@@ -81,7 +81,7 @@ def open_model(
             that was trained beside it takes the base's place.
         dtype: Arithmetic; the checkpoint's own without.
         masters: Keep float32 weights under an arithmetic of fewer bits, as training them needs; they are then cast at
-            every use, in answers at every token.
+            every use, in answers at every token. Weights that stay as they are (under an adapter, say) are cast once.
         like: Whose pictures and prompts it reads, LLaVA's or those of transformers' processor; left out, as the adapter
             was trained, else as the checkpoint's config says, which is mostly LLaVA's.
 

@@ -123,7 +123,7 @@ def write_answers(options: Options, target: Path, records: "Sequence[Prompt]") -
 
     sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.top_k)
     how = {"adapter": options.adapter, "dtype": options.dtype, "like": options.like}
-    model = open_model(options.checkpoint, options.mesh, masters=False, **how)
+    model = open_model(options.checkpoint, options.mesh, **how)
     lora = open_policy(model, options.adapter)
     asked = [record for record in records for _ in range(options.n)]
     shape = options.batch_size, options.prompt_lengths

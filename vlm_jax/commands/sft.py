@@ -53,7 +53,7 @@ def run(options: Options) -> None:
     if begun.finished():
         return
     rows = read_instructions(options.data, options.images)
-    model = open_for_training(options)
+    model = open_for_training(options, masters=options.trainable == "full")
     reading = model.tokenizer, model.config, model.template
     records = checked(options, begun, rows, instruction_text(*reading, options.max_length))
     steps = max(1, round(options.epochs * len(records) / options.batch_size))

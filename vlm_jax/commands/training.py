@@ -122,16 +122,17 @@ def lora_of(options: NewAdapter) -> "LoraConfig":
     return LoraConfig(options.lora_rank, options.lora_alpha)
 
 
-def open_for_training(options: Training, adapter: Path | None = None) -> "Model":
+def open_for_training(options: Training, adapter: Path | None = None, masters: bool = False) -> "Model":
     """The checkpoint of complete options, with what they say of the backward pass and of a new adapter.
 
     Args:
         options: With every figure filled in; without a rank there is no new adapter.
         adapter: Folder of an adapter whose rank and alpha all others have.
+        masters: Whether the base itself is trained; see ``open_model``.
     """
     from vlm_jax.checkpoints.opening import open_model
 
-    how = {"dtype": options.dtype, "like": options.like}
+    how = {"dtype": options.dtype, "like": options.like, "masters": masters}
     model = open_model(options.checkpoint, options.mesh, options.preset, adapter, **how)
     config = dataclasses.replace(model.config, remat=options.remat)
     if isinstance(options, NewAdapter) and options.lora_rank is not None:

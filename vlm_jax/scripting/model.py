@@ -60,7 +60,7 @@ def load(
     if dtype is not None and dtype not in get_args(DType):
         raise InputError(f"dtype {dtype!r}", " or ".join(get_args(DType)))
     folder = None if adapter is None else Path(adapter)
-    model = open_model(str(checkpoint), _mesh_options(mesh), preset, folder, dtype, masters=False, like=like)
+    model = open_model(str(checkpoint), _mesh_options(mesh), preset, folder, dtype, like=like)
     role = open_role(model, folder)
     view = read_trained_view(folder) if folder is not None and "head" in role else None
     return Vlm(str(checkpoint), model, role, folder, view)

@@ -94,7 +94,7 @@ def _answer_file(options: Answering, target: Path, to_ask: Sequence["ImageQuesti
 
     _check_pictures(to_ask)
     how = {"adapter": options.adapter, "dtype": options.dtype, "like": options.like}
-    model = open_model(options.checkpoint, options.mesh, masters=False, **how)
+    model = open_model(options.checkpoint, options.mesh, **how)
     if options.template != "own":
         model = dataclasses.replace(model, template=TEMPLATES[options.template])
     if options.aspect != "own":
