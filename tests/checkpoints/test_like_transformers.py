@@ -74,12 +74,32 @@ def test_commands_and_our_own_layout_answer_alike(crop, tmp_path, capsys):
         assert capsys.readouterr().out.strip() != theirs
 
 
+def test_answers_end_where_transformers_ends_them(crop, tmp_path):
+    """At the ids of generation_config.json; the template's own end is among them only where training taught it."""
+    picture = crop[1]
+    write_checkpoint(tmp_path / "llava", "bytes", "crop", seed=5)
+    model, processor = open_theirs(tmp_path / "llava")
+    first = processor.tokenizer(their_answer(model, processor, picture, QUESTIONS[0], limit=1))["input_ids"][-1]
+    end = processor.tokenizer.convert_tokens_to_ids("<|eot_id|>")
+    head = model.lm_head.weight.data
+    head[[first, end]] = head[[end, first]]
+    model.save_pretrained(tmp_path / "llava")
+    theirs = their_answer(model, processor, picture, QUESTIONS[0])
+    assert theirs
+    ours = vlm_jax.load(tmp_path / "llava", dtype="float32", like="transformers")
+    assert ours.answer(picture, QUESTIONS[0], max_new_tokens=NEW) == [theirs]
+    assert end not in (ours.model.config.eos_token_id, *ours.model.config.end_token_ids)
+    train("lora", tmp_path / "llava", picture, tmp_path / "run")
+    learnt = open_model(str(tmp_path / "llava"), adapter=tmp_path / "run/adapter")
+    assert learnt.config.eos_token_id == end
+
+
 @pytest.mark.parametrize("kind", ["CLIPImageProcessor", "LlavaImageProcessor"])
 def test_pixels_are_those_of_transformers(kind, tmp_path):
     rng = np.random.default_rng(0)
     sizes = [{"shortest_edge": 20}, {"height": 26, "width": 21}, 24]
     crops = [{"height": 20, "width": 20}, 23, 31]
-    shapes = [(57, 19), (18, 64), (33, 33), (20, 20), (3, 2), (21, 20)]
+    shapes = [(57, 19), (18, 64), (33, 33), (20, 20), (4, 5), (21, 20)]
     compared = 0
     for number, (size, crop, pad, resample) in enumerate(itertools.product(sizes, crops, (False, True), range(6))):
         said = {"size": size, "crop_size": crop, "do_pad": pad, "resample": resample, "do_resize": number % 5 > 0}

@@ -87,13 +87,13 @@ def open_model(
 
     Raises:
         InputError: A file is missing or broken, the preset is another model, there are too few devices, or as in
-            :func:`vlm_jax.checkpoints.reading.read_as`.
+            :func:`vlm_jax.checkpoints.reading.reading_of`.
     """
     import sys
 
     from vlm_jax.checkpoints.adapters import load_projector, lora_config
     from vlm_jax.checkpoints.hf_llava import check_preset
-    from vlm_jax.checkpoints.reading import read_as
+    from vlm_jax.checkpoints.reading import reading_of
     from vlm_jax.checkpoints.stored import place_stored
     from vlm_jax.config import PRESETS
     from vlm_jax.data.chat_template import as_transformers, ended_by, template_named
@@ -113,15 +113,18 @@ def open_model(
         config = dataclasses.replace(config, dtype=dtype)
     if preset is not None:
         check_preset(config, preset, folder)
-    config, odd = read_as(config, folder, adapter, like)
-    if odd:
-        print(f"note: {adapter}: {odd}", file=sys.stderr)
-    if config.as_transformers is None:
+    reading = reading_of(config, folder, adapter, like)
+    if reading.remark:
+        print(f"note: {adapter}: {reading.remark}", file=sys.stderr)
+    if reading.steps is None:
+        config = dataclasses.replace(config, as_transformers=None)
         template = template_named(config.template, tokenizer)
     else:
         template = as_transformers(config.template, tokenizer)
-        config = dataclasses.replace(config, template="chat" if tokenizer.chat_template else config.template)
-    config = ended_by(config, template)
+        name = "chat" if tokenizer.chat_template else config.template
+        config = dataclasses.replace(config, as_transformers=reading.steps, template=name)
+    if reading.trained:
+        config = ended_by(config, template)
     projector = None
     if adapter is not None:
         config = dataclasses.replace(config, lora=lora_config(adapter))

@@ -7,9 +7,8 @@ Beside an adapter that was trained on what transformers makes of its rows lies
 and a checkpoint's config says the same of itself. ``--like`` decides by hand.
 """
 
-import dataclasses
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from vlm_jax.checkpoints.image_processor import parsed_steps, read_image_steps
 from vlm_jax.checkpoints.peft_files import adapter_folder
@@ -22,17 +21,28 @@ Like = Literal["llava", "transformers"]
 FILE = "as_transformers.json"
 
 
-def read_as(config: LlavaConfig, folder: Path, adapter: Path | None, like: Like | None) -> tuple[LlavaConfig, str]:
-    """The config of a model that reads as it is told to; else as its adapter was trained; else as its own config says.
+class Reading(NamedTuple):
+    """How a model reads.
+
+    Attributes:
+        steps: What makes an image of it; None for LLaVA's own.
+        trained: Whether its training read so, which also taught it where answers end.
+        remark: What is odd about it, or "".
+    """
+
+    steps: ImageSteps | None
+    trained: bool
+    remark: str
+
+
+def reading_of(config: LlavaConfig, folder: Path, adapter: Path | None, like: Like | None) -> Reading:
+    """What a model is told to read; else as its adapter was trained; else as its own config says.
 
     Args:
         config: The checkpoint's.
         folder: The checkpoint's.
         adapter: What it is opened for.
         like: What is asked for by hand.
-
-    Returns:
-        The config, and what is odd about it, or "".
 
     Raises:
         InputError: ``like`` is another word, the folder has no image processor that can be read as transformers does,
@@ -41,14 +51,13 @@ def read_as(config: LlavaConfig, folder: Path, adapter: Path | None, like: Like 
     if like is not None and like not in get_args(Like):
         raise InputError(f"like {like!r}", " or ".join(get_args(Like)))
     trained = None if adapter is None else _trained(adapter_folder(adapter))
+    known = trained or config.as_transformers
     if like is None:
-        return (config if trained is None else dataclasses.replace(config, as_transformers=trained)), ""
+        return Reading(known, True, "")
+    remark = _odd(adapter, trained, like)
     if like == "llava":
-        steps = None
-    else:
-        steps = trained or config.as_transformers or read_image_steps(folder, config.vision.image_size)
-    odd = _odd(adapter, trained, like)
-    return dataclasses.replace(config, as_transformers=steps), odd
+        return Reading(None, True, remark)
+    return Reading(known or read_image_steps(folder, config.vision.image_size), known is not None, remark)
 
 
 def _trained(adapter: Path) -> ImageSteps | None:

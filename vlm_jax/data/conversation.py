@@ -63,6 +63,11 @@ class Template:
         """What stands between the end of a prompt and the text of its answer."""
         return " "
 
+    @property
+    def end(self) -> str:
+        """What a template of its own closes an answer with; empty where that is the end token of the config."""
+        return ""
+
     def with_system(self, text: str) -> "Template":
         """The same with another system line."""
         return dataclasses.replace(self, system=text)

@@ -201,7 +201,7 @@ def _continued(
     prompt = [dataclasses.replace(piece, is_assistant=False) for piece in render(template, turns)]
     answer = [Piece(f"{template.lead}{text}", True)]
     if end:
-        answer.append(Piece(tokenizer.convert_ids_to_tokens(config.eos_token_id), True, "end"))
+        answer.append(Piece(template.end, True, "control") if template.end else Piece("", True, "end"))
     return _encoded(tokenizer, template, [*prompt, *answer], config)
 
 
