@@ -39,8 +39,9 @@ from vlm_jax.checkpoints.peft_files import (
     Adapter,
     head_files,
     open_adapter,
+    open_head,
 )
-from vlm_jax.checkpoints.tensor_files import open_file, save_tensors
+from vlm_jax.checkpoints.tensor_files import save_tensors
 from vlm_jax.config import LlavaConfig, LoraConfig
 from vlm_jax.errors import InputError
 from vlm_jax.files import new_folder, write_json
@@ -117,6 +118,14 @@ def load_projector(folder: str | Path, config: LlavaConfig) -> Params | None:
         file, _ = next(iter(adapter.projector.values()))
         raise InputError(trouble, f"a {config.projector} projector of this base", file=str(file.path))
     return gather(translated(expected, tensors.__getitem__), shapes)["projector"]
+
+
+def require_head(role: Params, folder: Path) -> None:
+    """Raises:
+    InputError: A role from a folder cannot score.
+    """
+    if "head" not in role:
+        raise InputError("an adapter without a reward head", "what `vlm-jax reward` wrote", file=str(folder))
 
 
 def lora_config(folder: str | Path) -> LoraConfig:
@@ -203,7 +212,7 @@ def _factor(scale: float, config: LlavaConfig) -> float:
 
 
 def _head(path: Path, config: LlavaConfig) -> Params:
-    file, shapes = open_file(path), _head_shapes(config)
+    file, shapes = open_head(path), _head_shapes(config)
     expected, found = slots(SCALAR_HEAD, shapes), file.shapes()
     if trouble := problems(expected, found):
         raise InputError(trouble, "a head of this config", file=str(path))

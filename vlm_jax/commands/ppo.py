@@ -90,12 +90,11 @@ def frozen_roles(options: Options, model: "Model") -> "Params":
     Raises:
         InputError: The reward model has no head.
     """
+    from vlm_jax.checkpoints.adapters import require_head
     from vlm_jax.checkpoints.opening import open_role
-    from vlm_jax.errors import InputError
 
     frozen = {"reference": open_role(model, options.policy), "reward": open_role(model, options.reward)}
-    if "head" not in frozen["reward"]:
-        raise InputError("an adapter without a reward head", "what `vlm-jax reward` wrote", file=str(options.reward))
+    require_head(frozen["reward"], options.reward)
     return frozen
 
 
