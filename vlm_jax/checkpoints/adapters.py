@@ -120,14 +120,6 @@ def load_projector(folder: str | Path, config: LlavaConfig) -> Params | None:
     return gather(translated(expected, tensors.__getitem__), shapes)["projector"]
 
 
-def require_head(role: Params, folder: Path) -> None:
-    """Raises:
-    InputError: A role from a folder cannot score.
-    """
-    if "head" not in role:
-        raise InputError("an adapter without a reward head", "what `vlm-jax reward` wrote", file=str(folder))
-
-
 def lora_config(folder: str | Path) -> LoraConfig:
     """A rank and an alpha that the adapter in a folder can be computed with: its own where it has one of each.
 

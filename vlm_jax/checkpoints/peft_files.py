@@ -287,6 +287,19 @@ def open_head(path: Path) -> TensorFile | TorchFile:
     return file
 
 
+def require_head(folder: Path) -> None:
+    """See to it that an adapter has a head, before anybody asks what that reads.
+
+    Raises:
+        InputError: It has none, or another program's.
+    """
+    heads = head_files(adapter_folder(folder))
+    if not heads:
+        raise InputError("an adapter without a reward head", "what `vlm-jax reward` wrote", file=str(folder))
+    for path in heads.values():
+        open_head(path)
+
+
 def read_head(path: Path) -> dict[str, np.ndarray]:
     """A scalar head as float32 ``{"weight": [1, d], "bias": [1]}``.
 

@@ -85,17 +85,10 @@ def encoder_of(options: Options, model: "Model") -> "Callable[[Prompt], Any]":
 
 
 def frozen_roles(options: Options, model: "Model") -> "Params":
-    """Reference and reward model.
-
-    Raises:
-        InputError: The reward model has no head.
-    """
-    from vlm_jax.checkpoints.adapters import require_head
+    """Reference and reward model."""
     from vlm_jax.checkpoints.opening import open_role
 
-    frozen = {"reference": open_role(model, options.policy), "reward": open_role(model, options.reward)}
-    require_head(frozen["reward"], options.reward)
-    return frozen
+    return {"reference": open_role(model, options.policy), "reward": open_role(model, options.reward)}
 
 
 def batches_of(options: Options, model: "Model", records: "Sequence[Prompt]"):

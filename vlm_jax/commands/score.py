@@ -73,16 +73,10 @@ def run(options: Options) -> None:
 
 
 def open_reward(options: "Any", view: "TrainedView") -> "Vlm":
-    """The reward model of a verb's options over their checkpoint, told what it reads.
-
-    Raises:
-        InputError: Checkpoint or adapter are broken, or the adapter has no reward head.
-    """
-    from vlm_jax.checkpoints.adapters import require_head
+    """The reward model of a verb's options over their checkpoint, told what it reads."""
     from vlm_jax.scripting.model import load
 
     model = load(options.checkpoint, options.reward, dtype=options.dtype, mesh=options.mesh)
-    require_head(model.role, options.reward)
     return dataclasses.replace(model, view=view)
 
 
