@@ -23,12 +23,12 @@ except ImportError:
 # How the pointer files of Git LFS begin, and those of its first releases.
 _POINTERS = (b"version https://git-lfs", b"version https://hawser")
 # How other files begin that people have rows in, and what makes JSON of them.
-_BY_DATASETS = "datasets' to_json, with the pictures in files of their own"
+_BY_DATASETS = "the JSON that datasets' to_json makes of it, pictures in files of their own"
 _PACKED = {
     b"PAR1": ("a parquet file", _BY_DATASETS),
     b"ARROW1": ("an Arrow file", _BY_DATASETS),
-    b"\x1f\x8b": ("a gzip file", "gunzip"),
-    b"PK\x03\x04": ("a zip archive", "unzip"),
+    b"\x1f\x8b": ("a gzip file", "the JSON in it"),
+    b"PK\x03\x04": ("a zip archive", "the JSON in it"),
 }
 
 
@@ -195,9 +195,9 @@ def refuse_packed(path: str | Path) -> None:
     refuse_pointer(path := Path(path))
     with path.open("rb") as file:
         start = file.read(max(map(len, _PACKED)))
-    for beginning, (kind, tool) in _PACKED.items():
+    for beginning, (found, wanted) in _PACKED.items():
         if start.startswith(beginning):
-            raise InputError(kind, f"the JSON that {tool} makes of it", file=str(path))
+            raise InputError(found, wanted, file=str(path))
 
 
 @contextlib.contextmanager

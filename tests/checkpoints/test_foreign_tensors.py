@@ -82,3 +82,16 @@ def test_a_wrapper_that_was_saved_with_the_model(prefix, tmp_path):
         torch.save(tensors | more, folder / "pytorch_model.bin")
         with pytest.raises(InputError, match=file + found):
             open_source(folder, vision=tmp_path / "clip")
+
+
+@pytest.mark.parametrize("spelled", ["multi_modal_projector.linear_1", "0"])
+def test_a_projector_under_other_names(spelled, tmp_path):
+    folder = tmp_path / "original"
+    folder.mkdir()
+    model = torch_llava(CONFIG)
+    write_tower(tmp_path / "clip", model, "")
+    (folder / "config.json").write_text(json.dumps(original_config(CONFIG)))
+    torch.save(original_tensors(model, CONFIG), folder / "pytorch_model.bin")
+    torch.save({f"{spelled}.weight": torch.ones(48, 36)}, tmp_path / "projector.bin")
+    with pytest.raises(InputError, match=rf"projector.bin: found no mm_projector, but {spelled}.weight; expected"):
+        open_source(folder, vision=tmp_path / "clip", projector=tmp_path / "projector.bin")

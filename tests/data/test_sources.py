@@ -133,7 +133,7 @@ def test_what_rows_are_packed_in_is_named(tmp_path, images):
     (tmp_path / "rows.arrow").write_bytes(b"ARROW1\0\0\xff\xff")
     kinds = {".gz": "a gzip file", ".zip": "a zip archive", ".parquet": "a parquet file", ".arrow": "an Arrow file"}
     for path in tmp_path.glob("rows.*"):
-        with pytest.raises(InputError, match=rf"{path.name}: found {kinds[path.suffix]}; expected the JSON that "):
+        with pytest.raises(InputError, match=rf"{path.name}: found {kinds[path.suffix]}; expected the JSON "):
             read_preferences(path, images)
     (tmp_path / "pointer.json").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(InputError, match=r"pointer.json: found a Git LFS pointer in the file's place; "):

@@ -7,6 +7,7 @@ written out in full.
 
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from vlm_jax.checkpoints.overlays import TABLES, Place
 from vlm_jax.checkpoints.tensor_files import TensorFolder
@@ -59,6 +60,17 @@ def refuse_wrapped(model: TensorFolder) -> None:
     unmerged = [name for name in names if ".lora_A." in name]
     wanted = "an adapter in a folder of its own, or merged (peft's merge_and_unload)" if unmerged else "LLaVA's names"
     raise InputError(f"no {TABLES[0]}, but {_listed(unmerged or names)}", wanted, file=str(model.path))
+
+
+def refuse_no_projector(tensors: Collection[str], file: Path) -> None:
+    """Look at the names in what is said to be a projector's file.
+
+    Raises:
+        InputError: No projector of LLaVA's is there. transformers' names would not do: a single matrix is two there,
+            and the activation between them is told elsewhere.
+    """
+    if not any("mm_projector." in name for name in tensors):
+        raise InputError(f"no mm_projector, but {_listed(sorted(tensors))}", "LLaVA's names", file=str(file))
 
 
 def _listed(names: Collection[str]) -> str:

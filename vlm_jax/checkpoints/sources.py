@@ -16,7 +16,7 @@ import numpy as np
 
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.finite import finite
-from vlm_jax.checkpoints.foreign_tensors import refuse_quantised, refuse_wrapped
+from vlm_jax.checkpoints.foreign_tensors import refuse_no_projector, refuse_quantised, refuse_wrapped
 from vlm_jax.checkpoints.hf_config import OWN_KEY, is_tied, parse_config
 from vlm_jax.checkpoints.layouts import (
     CLIP_OTHERS,
@@ -254,9 +254,10 @@ def _original(folder: Path, raw: dict, vision: Path | None, projector: Path | No
     if projector is not None:
         places = {name: place for name, place in places.items() if "mm_projector" not in name}
         brought = _places(TensorFolder(projector), PROJECTOR_RENAMES)
+        refuse_no_projector(brought, projector)
     tower_config = vision_of(raw, vision, folder / "config.json")
     refuse_wrapped(model)
-    if not any("mm_projector" in name for name in places | brought):
+    if projector is None and not any("mm_projector" in name for name in places):
         raise InputError("no projector in it", "--projector with its mm_projector.bin", file=str(model.path))
     second = (places | brought).get("model.mm_projector.2.weight")
     maps = second or (places | brought).get("model.mm_projector.weight")
