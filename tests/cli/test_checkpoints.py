@@ -179,3 +179,14 @@ def test_an_original_layout_says_what_to_do(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("generate", "--checkpoint", tmp_path, "--prompt", "hi")
     assert "vlm-jax convert makes it" in capsys.readouterr().err
+
+
+def test_what_is_no_folder_is_not_converted(tmp_path, capsys):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    for source, found in (
+        (tmp_path / "model.gguf", "a file; "),
+        ("someone/llava", "no such folder (nothing is"),
+    ):
+        with pytest.raises(SystemExit):
+            run("convert", source, tmp_path / "ours")
+        assert f"{source}: found {found}" in capsys.readouterr().err

@@ -38,6 +38,25 @@ transformers.logging.get_logger("transformers.ours").warning("of interest")
     assert done.stderr == "[transformers] of interest\n"
 
 
+KNOWN_BY_NOBODY = """
+import shutil
+from vlm_jax.checkpoints.opening import TINY
+from vlm_jax.data.tokenizers import load_tokenizer
+folder = Path(sys.argv[1])
+for name in ("tokenizer.json", "tokenizer_config.json"):
+    shutil.copy(TINY / name, folder)
+(folder / "config.json").write_text('{"model_type": "llava_llama"}')
+"""
+
+
+def test_no_word_of_a_kind_of_model_that_the_library_does_not_know(tmp_path):
+    later = "transformers.logging.get_logger('transformers.configuration_utils').warning('of interest')"
+    done = python(f"{KNOWN_BY_NOBODY}load_tokenizer(folder); import transformers; {later}", tmp_path)
+    assert done.stderr == "[transformers] of interest\n"
+    alone = "import transformers; transformers.AutoTokenizer.from_pretrained(folder)"
+    assert "model of type `llava_llama`" in python(KNOWN_BY_NOBODY + alone, tmp_path).stderr
+
+
 def test_the_library_would_have_greeted():
     assert "PyTorch was not found" in python("import transformers").stderr
 

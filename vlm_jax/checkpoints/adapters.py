@@ -41,9 +41,10 @@ from vlm_jax.checkpoints.peft_files import (
     Adapter,
     head_files,
     open_adapter,
+    open_head,
 )
 from vlm_jax.checkpoints.reading import FILE as READING_FILE
-from vlm_jax.checkpoints.tensor_files import open_file, save_tensors
+from vlm_jax.checkpoints.tensor_files import save_tensors
 from vlm_jax.config import LlavaConfig, LoraConfig
 from vlm_jax.errors import InputError
 from vlm_jax.files import new_folder, write_json
@@ -208,7 +209,7 @@ def _factor(scale: float, config: LlavaConfig) -> float:
 
 
 def _head(path: Path, config: LlavaConfig) -> Params:
-    file, shapes = open_file(path), _head_shapes(config)
+    file, shapes = open_head(path), _head_shapes(config)
     expected, found = slots(SCALAR_HEAD, shapes), file.shapes()
     if trouble := problems(expected, found):
         raise InputError(trouble, "a head of this config", file=str(path))

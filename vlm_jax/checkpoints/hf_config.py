@@ -188,7 +188,7 @@ def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
         InputError: The model computes something else, or a section is missing; names every such key.
     """
     if odd := _obstacles(raw):
-        raise InputError("; ".join(odd), "transformers' LLaVA of CLIP and LLaMA", file=str(file))
+        raise InputError("; ".join(odd), "transformers' LLaVA up to 1.5, of CLIP and LLaMA", file=str(file))
     text, own = raw["text_config"], raw.get(OWN_KEY, {})
     projector = next(k for k, act in _PROJECTOR_ACT.items() if act == raw.get("projector_hidden_act", "gelu"))
     return LlavaConfig(

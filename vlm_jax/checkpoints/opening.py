@@ -174,11 +174,16 @@ def _open_base(
     import sys
 
     from vlm_jax.checkpoints.native import CONFIG_FILE, open_native
+    from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.sources import open_hf
     from vlm_jax.errors import InputError
     from vlm_jax.files import read_json
 
     native = (folder / CONFIG_FILE).exists()
+    if not folder.is_dir():
+        raise InputError("no such folder (nothing is downloaded)", "a checkpoint's", file=str(folder))
+    if not native and is_adapter(folder):
+        raise InputError("an adapter", "--checkpoint with its base, and --adapter with this", file=str(folder))
     if not native and "text_config" not in read_json(folder / "config.json"):
         wanted = "transformers' layout, or our own: vlm-jax convert makes it from every other"
         raise InputError("a checkpoint of another layout", wanted, file=str(folder / "config.json"))
