@@ -190,3 +190,19 @@ def test_what_is_no_folder_is_not_converted(tmp_path, capsys):
         with pytest.raises(SystemExit):
             run("convert", source, tmp_path / "ours")
         assert f"{source}: found {found}" in capsys.readouterr().err
+
+
+def test_what_is_no_checkpoint_is_named(checkpoint, tmp_path, capsys):
+    config = PRESETS["scenes-tiny"]
+    save_adapter(tmp_path / "run/adapter", config, {"lora": init_lora(config, jax.random.key(0))})
+    (tmp_path / "file").touch()
+    told = {
+        "run/adapter": "found an adapter; expected --checkpoint with its base, and --adapter with this",
+        "run": "found an adapter; expected --checkpoint with its base, and --adapter with this",
+        "llava-hf/llava-1.5-7b-hf": "found no such folder (nothing is downloaded); expected a checkpoint's",
+        "file": "found no such folder (nothing is downloaded); expected a checkpoint's",
+    }
+    for name, words in told.items():
+        with pytest.raises(SystemExit, match="2"):
+            run("generate", "--checkpoint", tmp_path / name, "--prompt", "hi")
+        assert capsys.readouterr().err == f"vlm-jax generate: {tmp_path / name}: {words}\n"
