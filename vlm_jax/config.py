@@ -6,15 +6,48 @@ step that reads it in ``vlm_jax/train``.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 # Mean and standard deviation of the RGB channels that OpenAI's CLIP was trained with.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-# How an image becomes a square: see ``data.images.prepare``.
+# How an image becomes a square: see :func:`own_steps`.
 Aspect = Literal["pad", "square"]
+# Pillow's number of the filter.
+_BICUBIC = 3
 # Ways to write out a conversation; ``chat`` is the tokenizer's own template.
 TemplateName = Literal["vicuna_v1", "llava_v1", "plain", "llava_llama_2", "mistral_instruct", "chatml_direct", "chat"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSteps:
+    """What transformers' image processors of CLIP and LLaVA do to an RGB image before they normalise it, in this order.
+
+    Attributes:
+        pad: To a square of CLIP's mean colour.
+        resize: The shorter edge, or height and width; None for not at all.
+        resample: Pillow's number of the filter.
+        crop: Height and width of the centre that is kept, black where the image is smaller; None for all.
+    """
+
+    pad: bool
+    resize: int | tuple[int, int] | None
+    resample: int
+    crop: tuple[int, int] | None
+
+
+def own_steps(aspect: Aspect, size: int) -> ImageSteps:
+    """What makes an image the square that LLaVA was trained on, of ``size`` pixels.
+
+    "pad" keeps the whole image on a square of the background colour (LLaVA's ``expand2square``); "square" keeps the
+    centre and loses what lies outside.
+
+    Raises:
+        ValueError: Another aspect.
+    """
+    if aspect not in get_args(Aspect):
+        raise ValueError(f"aspect must be 'pad' or 'square', not {aspect!r}")
+    return ImageSteps(pad=aspect == "pad", resize=size, resample=_BICUBIC, crop=(size, size))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +170,16 @@ class LlavaConfig:
     template: TemplateName = "vicuna_v1"
     # How images were made square when the weights were trained.
     aspect: Aspect = "pad"
+    # Set where the model is asked as transformers asks it: what its image processor does in place of ``aspect``. Texts
+    # are then tokenised at once (``data.whole_text``), and answers may hold the image's token.
+    as_transformers: ImageSteps | None = None
     # What a backward pass keeps of each decoder block: everything, the matrix products, or the block input alone.
     remat: Literal["none", "dots", "block"] = "block"
+
+    @property
+    def image_steps(self) -> ImageSteps:
+        """What makes an image the square that the tower reads."""
+        return self.as_transformers or own_steps(self.aspect, self.vision.image_size)
 
 
 _VICUNA_13B = LanguageConfig(width=5120, layers=40, heads=40, kv_heads=40, mlp_width=13824)

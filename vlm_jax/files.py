@@ -22,6 +22,14 @@ except ImportError:
 
 # How the pointer files of Git LFS begin, and those of its first releases.
 _POINTERS = (b"version https://git-lfs", b"version https://hawser")
+# How other files begin that people have rows in, and what makes JSON of them.
+_BY_DATASETS = "the JSON that datasets' to_json makes of it, pictures in files of their own"
+_PACKED = {
+    b"PAR1": ("a parquet file", _BY_DATASETS),
+    b"ARROW1": ("an Arrow file", _BY_DATASETS),
+    b"\x1f\x8b": ("a gzip file", "the JSON in it"),
+    b"PK\x03\x04": ("a zip archive", "the JSON in it"),
+}
 
 
 def below(folder: Path, name: str | Path, *, allow_outside: bool = False) -> Path:
@@ -176,6 +184,20 @@ def refuse_pointer(path: Path) -> None:
         start = file.read(max(map(len, _POINTERS)))
     if start.startswith(_POINTERS):
         raise InputError("a Git LFS pointer in the file's place", "the file itself (git lfs pull)", file=str(path))
+
+
+def refuse_packed(path: str | Path) -> None:
+    """Look at a file's first bytes before somebody reads it as rows of JSON.
+
+    Raises:
+        InputError: As in :func:`refuse_pointer`, or the file is one that rows have to be taken out of.
+    """
+    refuse_pointer(path := Path(path))
+    with path.open("rb") as file:
+        start = file.read(max(map(len, _PACKED)))
+    for beginning, (found, wanted) in _PACKED.items():
+        if start.startswith(beginning):
+            raise InputError(found, wanted, file=str(path))
 
 
 @contextlib.contextmanager

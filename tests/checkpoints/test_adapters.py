@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from vlm_jax.arrays import Batch
 from vlm_jax.checkpoints.adapters import load_adapter, save_adapter
+from vlm_jax.checkpoints.export import export_adapter
 from vlm_jax.checkpoints.layouts import gather, llama, slots, translated
 from vlm_jax.config import LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
 from vlm_jax.errors import InputError
@@ -123,6 +124,20 @@ def test_names_of_the_transformers_class_are_read(role, tmp_path):
         assert_same_tree(load_adapter(tmp_path / "x", CONFIG)["lora"], role["lora"])
 
 
+def test_names_with_the_adapters_name_in_them_are_read(role, tmp_path):
+    """As peft has them in memory, whatever the adapter was called."""
+    save_adapter(tmp_path / "a", CONFIG, {"lora": role["lora"]})
+    path = tmp_path / "a/adapter_model.safetensors"
+    tensors = load_file(path)
+    for called in ("default", "lora"):
+        save_file({name.replace(".weight", f".{called}.weight"): tensor for name, tensor in tensors.items()}, path)
+        assert_same_tree(load_adapter(tmp_path / "a", CONFIG), {"lora": role["lora"]})
+    twice = {f"{name[:-7]}.{called}.weight": tensors[name] for name in sorted(tensors) for called in ("one", "two")}
+    save_file(twice, path)
+    with pytest.raises(InputError, match=r"lora_A.one.weight and .*lora_A.two.weight, which are one tensor"):
+        load_adapter(tmp_path / "a", CONFIG)
+
+
 def test_another_shape_is_refused(role, tmp_path):
     save_adapter(tmp_path / "x", CONFIG, role)
     with pytest.raises(InputError, match=r"adapter_config\.json: found r 3; expected at most 2"):
@@ -176,6 +191,24 @@ def test_two_heads_are_ambiguous(role, tmp_path):
     path.with_name("value_head.safetensors").write_bytes(path.read_bytes())
     with pytest.raises(InputError, match="a reward head and a value head"):
         load_adapter(tmp_path / "x", CONFIG)
+
+
+@pytest.mark.parametrize("name", ["value_head.bin", "value_head.safetensors"])
+def test_a_head_of_trl_is_neither_read_nor_left_behind(name, role, tmp_path):
+    """LLaMA-Factory keeps it beside an adapter: of a reward model, and of a policy after PPO."""
+    torch = pytest.importorskip("torch")
+    save_adapter(tmp_path / "a", CONFIG, {"lora": role["lora"]})
+    head = {"v_head.summary.weight": np.ones((1, 48), np.float32), "v_head.summary.bias": np.ones(1, np.float32)}
+    if name.endswith("bin"):
+        torch.save({key: torch.tensor(tensor) for key, tensor in head.items()}, tmp_path / "a" / name)
+    else:
+        save_file(head, tmp_path / "a" / name)
+    found = rf"{name}: found TRL's value head \(v_head.summary\); expected a head of LLaVA-RLHF's kind; .* without this"
+    with pytest.raises(InputError, match=found):
+        load_adapter(tmp_path / "a", CONFIG)
+    with pytest.raises(InputError, match=found):
+        export_adapter(tmp_path / "a", tmp_path / "b", "llava")
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_save_that_breaks_off_leaves_nothing(role, tmp_path):

@@ -1,6 +1,7 @@
 """The type that a checkpoint is computed in: chosen at opening, and taken by its kernels once."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,13 @@ import pytest
 from random_llava import CONFIG, assert_same_tree, make_batch, random_base
 from small_tokenizer import write_llama_tokenizer
 
+from vlm_jax import recipes
 from vlm_jax.checkpoints.convert import convert
 from vlm_jax.checkpoints.hf_llava import save_llava
 from vlm_jax.checkpoints.opening import TINY, map_base, open_model
 from vlm_jax.checkpoints.sources import open_source
+from vlm_jax.commands import sft
+from vlm_jax.commands.training import open_for_training
 from vlm_jax.errors import InputError
 from vlm_jax.models.llava import forward, logits
 
@@ -82,3 +86,29 @@ def test_values_beyond_the_arithmetic_are_refused(folders, tmp_path):
     assert open_model(str(tmp_path / "x")).config.dtype == "float32"
     with pytest.raises(InputError, match=r"language/head/kernel beyond bfloat16"):
         open_model(str(tmp_path / "x"), dtype="bfloat16", masters=False)
+
+
+@pytest.mark.parametrize(("trainable", "kernels"), [("lora", "bfloat16"), ("full", "float32")])
+def test_weights_that_are_not_trained_are_cast_once_in_training_too(trainable, kernels, folders, tmp_path, monkeypatch):
+    opened = []
+
+    def stop(options, adapter=None, masters=False):
+        opened.append(open_for_training(options, adapter, masters))
+        raise InputError("enough", "no more")
+
+    monkeypatch.setattr(sft, "open_for_training", stop)
+    (tmp_path / "rows.json").write_text(
+        '[{"id": 1, "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]'
+    )
+    recipe = str(Path(recipes.__file__).parent / f"scenes-tiny/sft-{trainable}.toml")
+    options = sft.Options(
+        checkpoint=str(folders / "float32"),
+        out=tmp_path / "run",
+        data=tmp_path / "rows.json",
+        images=tmp_path,
+        trainable=trainable,
+        recipe=recipe,
+    )
+    with pytest.raises(InputError, match="enough"):
+        sft.run(options)
+    assert types(opened[0].base) == ({kernels}, {"float32"})

@@ -21,9 +21,10 @@ from vlm_jax.checkpoints.hf_llava import load_llava, save_llava
 from vlm_jax.checkpoints.opening import map_base, open_model, open_policy
 from vlm_jax.checkpoints.sources import open_source
 from vlm_jax.commands import convert as convert_command
-from vlm_jax.config import RopeScaling
+from vlm_jax.config import RopeScaling, own_steps
 from vlm_jax.data.chat_template import chat_template, ended_by, template_named
-from vlm_jax.data.conversation import TEMPLATES, Turn, encode_continuation, encode_conversation, encode_prompt
+from vlm_jax.data.conversation import TEMPLATES, Turn
+from vlm_jax.data.encoding import encode_continuation, encode_conversation, encode_prompt
 from vlm_jax.data.evaluation_turn import STANDARD
 from vlm_jax.data.evaluation_turn import render as render_evaluation
 from vlm_jax.data.images import prepare
@@ -297,7 +298,9 @@ def asked(model, ours, text, image):
     """Ids that transformers chooses greedily, given our prompt's ids."""
     turns, config = [Turn("human", f"<image>\n{text}")], ours.config
     prompt = encode_prompt(ours.tokenizer, ours.template, turns, config, 200)
-    pixels = normalise(jnp.asarray(prepare(image, config.vision.image_size, config.aspect)[None]), jnp.dtype("float32"))
+    pixels = normalise(
+        jnp.asarray(prepare(image, own_steps(config.aspect, config.vision.image_size))[None]), jnp.dtype("float32")
+    )
     out = model.generate(
         input_ids=torch.tensor(prompt.tokens[None]).long(),
         pixel_values=torch.tensor(np.array(pixels)).permute(0, 3, 1, 2),

@@ -20,7 +20,7 @@ from vlm_jax.checkpoints.adapters import load_adapter, save_adapter
 from vlm_jax.checkpoints.convert import convert
 from vlm_jax.checkpoints.hf_llava import save_llava
 from vlm_jax.checkpoints.sources import open_source
-from vlm_jax.checkpoints.tensor_files import TensorFile, open_file
+from vlm_jax.checkpoints.tensor_files import TensorFile, open_file, weight_files
 from vlm_jax.data.tokenizers import load_tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json
@@ -230,3 +230,42 @@ def test_written_files_follow_the_umask(mask, tmp_path):
     assert len(files) > 6
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o666 & ~mask}
     assert load_file(tmp_path / "hf/model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("there", "found"),
+    [
+        (
+            {"mm_projector.bin"},
+            "no weights, but mm_projector.bin; expected .*; a projector's file goes behind",
+        ),
+        ({"a.gguf"}, "no weights, but a.gguf; expected .*; llama.cpp's GGUF is not read"),
+        (
+            {"optimizer.pt", "zero_to_fp32.py"},
+            "no weights, but optimizer.pt, zero_to_fp32.py; .*py gathers",
+        ),
+        (set(), "no weights; expected model.safetensors or pytorch_model.bin$"),
+    ],
+    ids=["a projector", "GGUF", "DeepSpeed's parts", "nothing"],
+)
+def test_what_lies_there_in_place_of_weights(there, found, tmp_path):
+    for name in there:
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=re.escape(str(tmp_path)) + f": found {found}"):
+        weight_files(tmp_path)
+
+
+def test_tensors_that_were_saved_without_values(parts):
+    """DeepSpeed's ZeRO-3, of models and of a projector beside."""
+    for file in (parts["folder"] / "a.bin", parts["projector"]):
+        whole = torch.load(file)
+        changed(file, lambda tensors: tensors.update(dict.fromkeys(tensors, torch.zeros(0))))
+        found = f"{file}: found {len(whole)} tensors without values: .*; expected their values, .* ZeRO-3"
+        with pytest.raises(InputError, match=found):
+            open_source(**parts)
+        torch.save(whole, file)
+
+
+def test_a_llama_without_a_projector(parts):
+    with pytest.raises(InputError, match=r"index.json: found no projector in it; expected --projector"):
+        open_source(parts["folder"], vision=parts["vision"])

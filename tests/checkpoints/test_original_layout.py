@@ -20,7 +20,8 @@ from vlm_jax.checkpoints.convert import convert
 from vlm_jax.checkpoints.export import export
 from vlm_jax.checkpoints.hf_llava import load_llava, save_llava
 from vlm_jax.checkpoints.sources import open_source
-from vlm_jax.data.conversation import Piece, encode_pieces
+from vlm_jax.data.conversation import Piece
+from vlm_jax.data.encoding import encode_pieces
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json
 
@@ -256,5 +257,14 @@ def test_images_in_several_parts_are_not_computed(tmp_path):
     original_with_ends(tmp_path, torch_llava(CONFIG))
     path = tmp_path / "original/config.json"
     path.write_text(json.dumps({**read_json(path), "image_aspect_ratio": "anyres"}))
-    with pytest.raises(InputError, match=r"config\.json: found image_aspect_ratio 'anyres'; expected an original"):
+    with pytest.raises(InputError, match=r"config\.json: found image_aspect_ratio 'anyres' instead of pad or square; "):
         open_source(tmp_path / "original", vision=tmp_path / "clip")
+
+
+def test_another_kind_of_model_is_named_before_files_that_it_lacks(tmp_path):
+    """Nobody should fetch a SigLIP only to hear that a Qwen is not read."""
+    other = {"model_type": "llava_qwen", "mm_vision_tower": "siglip-so400m", "image_aspect_ratio": "anyres_max_9"}
+    (tmp_path / "config.json").write_text(json.dumps(original_config(CONFIG, **other)))
+    found = "model_type 'llava_qwen' instead of .*; image_aspect_ratio 'anyres_max_9' .*; expected an original LLaVA up"
+    with pytest.raises(InputError, match=rf"config\.json: found {found} to 1\.5"):
+        open_source(tmp_path)

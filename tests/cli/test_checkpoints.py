@@ -179,3 +179,30 @@ def test_an_original_layout_says_what_to_do(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("generate", "--checkpoint", tmp_path, "--prompt", "hi")
     assert "vlm-jax convert makes it" in capsys.readouterr().err
+
+
+def test_what_is_no_folder_is_not_converted(tmp_path, capsys):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    for source, found in (
+        (tmp_path / "model.gguf", "a file; "),
+        ("someone/llava", "no such folder (nothing is"),
+    ):
+        with pytest.raises(SystemExit):
+            run("convert", source, tmp_path / "ours")
+        assert f"{source}: found {found}" in capsys.readouterr().err
+
+
+def test_what_is_no_checkpoint_is_named(checkpoint, tmp_path, capsys):
+    config = PRESETS["scenes-tiny"]
+    save_adapter(tmp_path / "run/adapter", config, {"lora": init_lora(config, jax.random.key(0))})
+    (tmp_path / "file").touch()
+    told = {
+        "run/adapter": "found an adapter; expected --checkpoint with its base, and --adapter with this",
+        "run": "found an adapter; expected --checkpoint with its base, and --adapter with this",
+        "llava-hf/llava-1.5-7b-hf": "found no such folder (nothing is downloaded); expected a checkpoint's",
+        "file": "found no such folder (nothing is downloaded); expected a checkpoint's",
+    }
+    for name, words in told.items():
+        with pytest.raises(SystemExit, match="2"):
+            run("generate", "--checkpoint", tmp_path / name, "--prompt", "hi")
+        assert capsys.readouterr().err == f"vlm-jax generate: {tmp_path / name}: {words}\n"

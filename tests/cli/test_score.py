@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -186,7 +187,7 @@ def test_the_summarys_interval_is_over_images(names, pairs, world):
     assert summary([{"score": 2.0}], records[:1]) == "1 answers in 1 rows, score 2.000 +- 0.000"
 
 
-def test_mistakes_leave_nothing(command, pairs, names, adapter, world, tmp_path, capsys, monkeypatch):
+def test_mistakes_leave_nothing(command, pairs, names, adapter, reward, world, tmp_path, capsys, monkeypatch):
     def refused(line):
         with pytest.raises(SystemExit) as stopped:
             main(line)
@@ -204,6 +205,9 @@ def test_mistakes_leave_nothing(command, pairs, names, adapter, world, tmp_path,
     line = refused(command(pairs, output, "--resolution", "12"))
     assert line.startswith("found resolution 12 instead of 24; expected what the reward model was trained with, as ")
     assert "and no --reward-prompt" in refused(command(pairs, output, "--reward", adapter))
+    shutil.copytree(reward, headless := tmp_path / "policy", ignore=shutil.ignore_patterns("*head*"))
+    wanted = f"{headless}: found an adapter without a reward head; expected what `vlm-jax reward` wrote"
+    assert refused(command(pairs, output, "--reward", headless)) == wanted
     (tmp_path / "rows.json").write_text(json.dumps([{"image": names[0], "question": "What?"}]))
     assert "rows.json, row 1: found the keys" in refused(command(tmp_path / "rows.json", output))
     (tmp_path / "images").mkdir()

@@ -3,15 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vlm_jax.data.conversation import (
-    TEMPLATES,
-    Turn,
-    encode_conversation,
-    encode_prompt,
-    encode_texts,
-    place_image,
-    render,
-)
+from vlm_jax.data.conversation import TEMPLATES, Turn, place_image, render
+from vlm_jax.data.encoding import encode_conversation, encode_prompt, encode_texts
 from vlm_jax.errors import InputError
 
 PLAIN = TEMPLATES["plain"]

@@ -12,7 +12,8 @@ from transformers import LlamaTokenizer
 from vlm_jax.checkpoints.opening import TINY, Model
 from vlm_jax.config import LanguageConfig, LlavaConfig, VisionConfig
 from vlm_jax.data.assemble import suffixes
-from vlm_jax.data.conversation import TEMPLATES, Turn, encode_texts
+from vlm_jax.data.conversation import TEMPLATES, Turn
+from vlm_jax.data.encoding import encode_texts
 from vlm_jax.data.evaluation_turn import SHORT, STANDARD, load_reward_prompt, render
 from vlm_jax.data.pipelines import preference_batches, prompt_batches
 from vlm_jax.data.sources import Preference, Prompt

@@ -6,7 +6,7 @@ from jaxtyping import TypeCheckError
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
-from vlm_jax.config import CLIP_MEAN, CLIP_STD
+from vlm_jax.config import CLIP_MEAN, CLIP_STD, own_steps
 from vlm_jax.data.images import BACKGROUND, load_image, placeholder, prepare
 from vlm_jax.errors import InputError
 
@@ -129,7 +129,7 @@ def test_parity_with_clips_processor(shape, aspect):
         left, top = (side - width) // 2, (side - height) // 2
         reference[top : top + height, left : left + width] = np.asarray(image)
     expected = CLIPImageProcessorPil()(Image.fromarray(reference), return_tensors="np")["pixel_values"][0]
-    got = prepare(image, 224, aspect)
+    got = prepare(image, own_steps(aspect, 224))
     assert got.shape == (224, 224, 3)
     assert got.dtype == np.uint8
     normal = (got / 255 - np.array(CLIP_MEAN)) / np.array(CLIP_STD)
@@ -138,23 +138,26 @@ def test_parity_with_clips_processor(shape, aspect):
 
 @pytest.mark.parametrize("aspect", ["pad", "square"])
 def test_an_image_of_the_right_size_is_unchanged(aspect):
-    np.testing.assert_array_equal(prepare(Image.fromarray(noise(48, 48)), 48, aspect), noise(48, 48))
+    np.testing.assert_array_equal(prepare(Image.fromarray(noise(48, 48)), own_steps(aspect, 48)), noise(48, 48))
 
 
 def test_a_coarser_view():
     checks = np.kron(np.indices((24, 24)).sum(0) % 2 * 255, np.ones((2, 2))).astype(np.uint8)
     image = Image.fromarray(checks).convert("RGB")
-    assert prepare(image, 48).std() > 100
-    np.testing.assert_allclose(prepare(image, 48, resolution=12), 127.5, atol=1)
+    assert prepare(image, own_steps("pad", 48)).std() > 100
+    np.testing.assert_allclose(prepare(image, own_steps("pad", 48), resolution=12), 127.5, atol=1)
     ramp = Image.fromarray(np.arange(48, dtype=np.uint8)[None].repeat(48, 0) * 5).convert("RGB")
-    difference = prepare(ramp, 48, resolution=12).astype(int) - prepare(ramp, 48)
+    fine = prepare(ramp, own_steps("pad", 48))
+    difference = prepare(ramp, own_steps("pad", 48), resolution=12).astype(int) - fine
     assert np.abs(difference[:, 4:-4]).max() <= 2
-    np.testing.assert_array_equal(prepare(ramp, 48, resolution=48), prepare(ramp, 48))
+    np.testing.assert_array_equal(
+        prepare(ramp, own_steps("pad", 48), resolution=48), prepare(ramp, own_steps("pad", 48))
+    )
 
 
 def test_unknown_aspect_and_placeholder():
     # The checked signature refuses it first where signatures are checked, the function itself elsewhere.
     with pytest.raises((ValueError, TypeCheckError), match=r"stretch|aspect"):
-        prepare(Image.new("RGB", (4, 4)), 8, "stretch")
+        own_steps("stretch", 8)
     assert placeholder(8).shape == (8, 8, 3)
     assert not placeholder(8).any()

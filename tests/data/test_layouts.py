@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from vlm_jax.data.conversation import TEMPLATES, Turn, encode_conversation, render
+from vlm_jax.data.conversation import TEMPLATES, Turn, render
+from vlm_jax.data.encoding import encode_conversation
 from vlm_jax.data.sources import read_instructions, read_preferences, read_prompts
 from vlm_jax.errors import InputError
 

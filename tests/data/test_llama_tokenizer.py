@@ -12,7 +12,8 @@ from transformers import LlamaTokenizerFast, LlavaProcessor
 
 from vlm_jax.checkpoints.export import export
 from vlm_jax.config import LanguageConfig, LlavaConfig, VisionConfig
-from vlm_jax.data.conversation import TEMPLATES, Turn, encode_pieces, render
+from vlm_jax.data.conversation import TEMPLATES, Turn, render
+from vlm_jax.data.encoding import encode_pieces
 from vlm_jax.data.tokenizers import load_tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.models.llava import init_llava

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
+from vlm_jax.config import own_steps
 from vlm_jax.data import images
 from vlm_jax.data.images import load_image, prepare
 from vlm_jax.errors import InputError
@@ -286,15 +287,15 @@ def test_padding_without_the_square_gives_the_same_pixels(shape, at_once, monkey
     image = Image.fromarray(noise(*shape))
     for size in (48, 224):
         expected = padded(image).resize((size, size), Image.Resampling.BICUBIC)
-        np.testing.assert_array_equal(prepare(image, size, "pad"), np.asarray(expected))
+        np.testing.assert_array_equal(prepare(image, own_steps("pad", size)), np.asarray(expected))
 
 
 def test_long_and_thin_pictures_take_little_memory(monkeypatch):
     made, new = [], Image.new
     monkeypatch.setattr(Image, "new", lambda mode, size, *rest: (made.append(size), new(mode, size, *rest))[1])
     for shape in ((16384, 1), (1, 6000)):
-        assert prepare(Image.fromarray(noise(*shape)), 224, "pad").shape == (224, 224, 3)
-        with pytest.raises(InputError, match=r"an image of \(\d+, \d+\) pixels, whose middle is to be cut out"):
-            prepare(Image.fromarray(noise(*shape)), 224, "square")
+        assert prepare(Image.fromarray(noise(*shape)), own_steps("pad", 224)).shape == (224, 224, 3)
+        with pytest.raises(InputError, match=r"an image of \(\d+, \d+\) pixels, which would be enlarged to"):
+            prepare(Image.fromarray(noise(*shape)), own_steps("square", 224))
     assert made
     assert max(width * height for width, height in made) <= 1 << 22

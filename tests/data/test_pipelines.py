@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from vlm_jax.arrays import Batch
-from vlm_jax.data.conversation import TEMPLATES, Turn, encode_conversation, encode_prompt, encode_texts
+from vlm_jax.config import own_steps
+from vlm_jax.data.conversation import TEMPLATES, Turn
+from vlm_jax.data.encoding import encode_conversation, encode_prompt, encode_texts
 from vlm_jax.data.evaluation_turn import SHORT, render
 from vlm_jax.data.images import load_image, prepare
 from vlm_jax.data.pipelines import image_prompts, instruction_batches, preference_batches, prompt_batches
@@ -214,8 +216,8 @@ def test_the_reward_model_may_see_less(prompts, tokenizer, config):
     got = next(iter(prompt_batches(seen, tokenizer, config, PLAIN, 2, 40, 90, SHORT, 0, reward_resolution=2)))
     for sharp, coarse, index in zip(got.prompt.images, got.reward_images, got.index, strict=True):
         image = load_image(seen[index].image)
-        np.testing.assert_array_equal(sharp, prepare(image, 8, "pad"))
-        np.testing.assert_array_equal(coarse, prepare(image, 8, "pad", 2))
+        np.testing.assert_array_equal(sharp, prepare(image, own_steps("pad", 8)))
+        np.testing.assert_array_equal(coarse, prepare(image, own_steps("pad", 8), 2))
 
 
 @pytest.mark.parametrize("name", [*NAMES, "asked"])

@@ -24,7 +24,7 @@ def python(code, *arguments):
 def test_no_word_of_pytorch_and_none_of_lengths():
     code = """
 from vlm_jax.checkpoints.opening import TINY
-from vlm_jax.data.conversation import encode_texts
+from vlm_jax.data.encoding import encode_texts
 from vlm_jax.data.tokenizers import load_tokenizer
 tokenizer = load_tokenizer(TINY)
 print(len(encode_texts(tokenizer, [" ".join(["ball"] * 600)])[0]), tokenizer.model_max_length)
@@ -36,6 +36,25 @@ transformers.logging.get_logger("transformers.ours").warning("of interest")
     assert (done.returncode, done.stdout) == (0, "600 512\n")
     # Its other warnings come.
     assert done.stderr == "[transformers] of interest\n"
+
+
+KNOWN_BY_NOBODY = """
+import shutil
+from vlm_jax.checkpoints.opening import TINY
+from vlm_jax.data.tokenizers import load_tokenizer
+folder = Path(sys.argv[1])
+for name in ("tokenizer.json", "tokenizer_config.json"):
+    shutil.copy(TINY / name, folder)
+(folder / "config.json").write_text('{"model_type": "llava_llama"}')
+"""
+
+
+def test_no_word_of_a_kind_of_model_that_the_library_does_not_know(tmp_path):
+    later = "transformers.logging.get_logger('transformers.configuration_utils').warning('of interest')"
+    done = python(f"{KNOWN_BY_NOBODY}load_tokenizer(folder); import transformers; {later}", tmp_path)
+    assert done.stderr == "[transformers] of interest\n"
+    alone = "import transformers; transformers.AutoTokenizer.from_pretrained(folder)"
+    assert "model of type `llava_llama`" in python(KNOWN_BY_NOBODY + alone, tmp_path).stderr
 
 
 def test_the_library_would_have_greeted():

@@ -1,4 +1,6 @@
+import gzip
 import json
+import zipfile
 
 import pytest
 
@@ -119,6 +121,23 @@ def test_unreadable_files(tmp_path, images):
         with pytest.raises(InputError, match=expected) as error:
             read_instructions(tmp_path / name, images)
         assert name in str(error.value)
+
+
+def test_what_rows_are_packed_in_is_named(tmp_path, images):
+    """As data sets lie on the hub; Python has no parquet of its own, so its first bytes stand for one."""
+    text = json.dumps([good()])
+    (tmp_path / "rows.json.gz").write_bytes(gzip.compress(text.encode()))
+    with zipfile.ZipFile(tmp_path / "rows.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("rows.json", text * 9)
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1\x15\x04\n\xffPAR1")
+    (tmp_path / "rows.arrow").write_bytes(b"ARROW1\0\0\xff\xff")
+    kinds = {".gz": "a gzip file", ".zip": "a zip archive", ".parquet": "a parquet file", ".arrow": "an Arrow file"}
+    for path in tmp_path.glob("rows.*"):
+        with pytest.raises(InputError, match=rf"{path.name}: found {kinds[path.suffix]}; expected the JSON "):
+            read_preferences(path, images)
+    (tmp_path / "pointer.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match=r"pointer.json: found a Git LFS pointer in the file's place; "):
+        read_preferences(tmp_path / "pointer.json", images)
 
 
 def test_preferences(write, images):

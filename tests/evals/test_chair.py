@@ -211,6 +211,29 @@ def test_objects_of_another_table_are_refused(tmp_path, capsys):
     assert "captions of 1 of the 2 images" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("key", ["image_id", "question_id", "image"])
+def test_an_images_file_names_it(key, tmp_path, capsys):
+    """LLaVA's question files have it for an id, other captioners' lines in place of one."""
+    objects, answers, output = (tmp_path / name for name in ("objects.json", "a.jsonl", "o.json"))
+    objects.write_text('{"1": ["dog"], "22": ["cat"]}')
+
+    def score(rows):
+        answers.write_text("".join(json.dumps({**row, "caption": "A dog."}) + "\n" for row in rows))
+        main(list(map(str, ["eval", "chair", "--objects", objects, "--answers", answers, "--output", output])))
+        return json.loads(output.read_text())["metrics"]
+
+    named = [{key: "COCO_val2014_000000000001.jpg"}, {key: "coco/val2014/COCO_val2014_000000000022.jpg"}]
+    assert score(named) == score([{"image_id": 1}, {"image_id": 22}])
+    refused = {
+        "found a caption of image COCO_train2014_000000000001.jpg;": [{key: "COCO_train2014_000000000001.jpg"}],
+        f"row 2: found {key} 1 for the second time": [named[0], {key: "1"}],
+    }
+    for found, rows in refused.items():
+        with pytest.raises(SystemExit):
+            score(rows)
+        assert found in capsys.readouterr().err
+
+
 def test_image_names_have_one_place():
     assert image_file("COCO_{:012d}.jpg", "7") == "COCO_000000000007.jpg"
     assert image_file("{}.png", "a") == "a.png"

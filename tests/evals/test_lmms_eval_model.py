@@ -15,8 +15,10 @@ from PIL import Image, ImageFile
 
 from vlm_jax.checkpoints.adapters import save_adapter
 from vlm_jax.checkpoints.opening import open_model, open_policy
+from vlm_jax.config import own_steps
 from vlm_jax.data.assemble import batch_of
-from vlm_jax.data.conversation import Turn, encode_continuation, encode_conversation, encode_prompt
+from vlm_jax.data.conversation import Turn
+from vlm_jax.data.encoding import encode_continuation, encode_conversation, encode_prompt
 from vlm_jax.data.images import load_image, prepare
 from vlm_jax.errors import InputError
 from vlm_jax.evals.answering.continuations import likelihoods
@@ -221,7 +223,11 @@ def written_out(model, lora):
 
     def compute(prompt, text):
         encoded = encode_continuation(model.tokenizer, model.template, prompt.turns, text, config, length)
-        image = np.zeros((size, size, 3), np.uint8) if prompt.image is None else prepare(load_image(prompt.image), size)
+        image = (
+            np.zeros((size, size, 3), np.uint8)
+            if prompt.image is None
+            else prepare(load_image(prompt.image), own_steps("pad", size))
+        )
         scores = np.array(run(batch_of([(encoded, image)], length, "right", config.pad_token_id)), np.float64)[0]
         total, greedy = 0.0, True
         for place in np.flatnonzero(encoded.loss_mask):

@@ -230,6 +230,33 @@ def test_answers_in_popes_own_format(write, tmp_path):
     assert one == two
 
 
+def test_llavas_answers_to_all_three_files_in_one(write, tmp_path, capsys):
+    """Under POPE's own ids those to the adversarial questions alone, which are others of the same ids."""
+    found = {}
+    suffix = "\nAnswer the question using a single word or phrase."
+    others = [{**one, "text": one["text"].replace("a ", "a tiny ")} for one in QUESTIONS]
+    asked = [(one, shift) for shift, block in ((0, others), (10_000_000, QUESTIONS)) for one in block]
+    said = {one["question_id"]: one["text"] for one in ANSWERS}
+    rows = [
+        {"question_id": shift + one["question_id"], "prompt": one["text"] + suffix, "text": said[one["question_id"]]}
+        for one, shift in asked
+    ]
+    rows[0]["text"] = "Yes" if rows[0]["text"] != "Yes" else "No"
+    questions = write("q.jsonl", QUESTIONS)
+    for name, answers in (("alone", ANSWERS), ("among", rows)):
+        run("--questions", questions, "--answers", write("a.jsonl", answers), "--output", tmp_path / f"{name}.json")
+        found[name] = json.loads((tmp_path / f"{name}.json").read_text())
+    assert found["among"]["metrics"] == found["alone"]["metrics"]
+    assert "rows 5 to 8 of 8 answers; the others are to other questions" in capsys.readouterr().out
+    # Whose they are nobody knows where they do not say, or come twice.
+    mute = [{**row, "prompt": ""} for row in rows]
+    twice = [*rows, *({**row, "question_id": -place} for place, row in enumerate(rows))]
+    for odd in (mute, twice):
+        with pytest.raises(SystemExit):
+            run("--questions", questions, "--answers", write("a.jsonl", odd), "--output", tmp_path / "odd.json")
+        assert "expected ids among the 4 of the questions" in capsys.readouterr().err
+
+
 @pytest.fixture
 def files(write, tmp_path):
     """Results of two files of questions about the same images, of equal names, and of one about another."""

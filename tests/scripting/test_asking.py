@@ -11,8 +11,11 @@ from PIL import ExifTags, Image
 
 import vlm_jax
 from vlm_jax.arrays import Batch
+from vlm_jax.config import ImageSteps
 from vlm_jax.data.assemble import viewer
-from vlm_jax.data.conversation import IMAGE, Turn, encode_conversation
+from vlm_jax.data.conversation import IMAGE, Turn
+from vlm_jax.data.encoding import encode_conversation
+from vlm_jax.data.sources import Prompt
 from vlm_jax.generate import answers as generating
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.models.llava import Capture, forward, logits
@@ -67,6 +70,19 @@ def test_a_photo_is_turned_upright_once(tiny, pictures, tmp_path):
     see = viewer(tiny.model.config)
     squares = [see(record) for record in prompts(aligned(images=images, questions="What is it?"))]
     np.testing.assert_array_equal(squares, [squares[-1]] * len(images))
+
+
+@pytest.mark.parametrize("steps", [None, ImageSteps(False, 48, 3, (48, 48))], ids=["llava", "transformers"])
+def test_a_picture_with_holes_is_seen_as_in_a_file_of_rows(steps, tiny, pictures, tmp_path):
+    """Whose RGB is made of it depends on whom the model is read like."""
+    path, holes = tmp_path / "holes.png", np.zeros((48, 48, 1), np.uint8)
+    holes[:20] = 255
+    Image.fromarray(np.concatenate([pictures[1], holes], -1)).save(path)
+    config = dataclasses.replace(tiny.model.config, as_transformers=steps)
+    columns = aligned(images=[path, path.read_bytes(), Image.open(path)], questions="What is it?")
+    squares = [viewer(config)(record) for record in prompts(columns, steps is not None)]
+    turns = (Turn("human", f"{IMAGE}\nWhat is it?"),)
+    np.testing.assert_array_equal(squares, [viewer(config)(Prompt(id="1", image=path, turns=turns))] * 3)
 
 
 def test_one_of_a_kind_counts_for_all_rows(tiny, pictures, said):

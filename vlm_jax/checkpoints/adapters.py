@@ -2,11 +2,13 @@
 
     folder/adapter_config.json, folder/adapter_model.safetensors      as peft's ``save_pretrained`` writes them
     folder/reward_head.safetensors or folder/value_head.safetensors   {"weight": [1, d], "bias": [1]}, float32
+    folder/as_transformers.json                                       where training read rows as transformers does
 
 peft reads the adapters on the original LLaVA class (LLaVA-RLHF's published adapters carry the same names). Its
 ``target_modules`` match by suffix: on a class that holds the vision tower they would add adapters to CLIP as well.
 """
 
+import dataclasses
 import functools
 import math
 from collections import Counter
@@ -39,8 +41,10 @@ from vlm_jax.checkpoints.peft_files import (
     Adapter,
     head_files,
     open_adapter,
+    open_head,
 )
-from vlm_jax.checkpoints.tensor_files import open_file, save_tensors
+from vlm_jax.checkpoints.reading import FILE as READING_FILE
+from vlm_jax.checkpoints.tensor_files import save_tensors
 from vlm_jax.config import LlavaConfig, LoraConfig
 from vlm_jax.errors import InputError
 from vlm_jax.files import new_folder, write_json
@@ -75,6 +79,8 @@ def save_adapter(
         if "head" in role:
             expected = slots(SCALAR_HEAD, _head_shapes(config))
             save_tensors(partial / _head_file(head), dict(scatter(expected, role["head"])))
+        if config.as_transformers is not None:
+            write_json(partial / READING_FILE, dataclasses.asdict(config.as_transformers))
         for name, contents in (notes or {}).items():
             write_json(partial / name, contents)
 
@@ -203,7 +209,7 @@ def _factor(scale: float, config: LlavaConfig) -> float:
 
 
 def _head(path: Path, config: LlavaConfig) -> Params:
-    file, shapes = open_file(path), _head_shapes(config)
+    file, shapes = open_head(path), _head_shapes(config)
     expected, found = slots(SCALAR_HEAD, shapes), file.shapes()
     if trouble := problems(expected, found):
         raise InputError(trouble, "a head of this config", file=str(path))

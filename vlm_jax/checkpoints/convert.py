@@ -26,7 +26,7 @@ from vlm_jax.checkpoints.native import (
     write_info,
 )
 from vlm_jax.checkpoints.sources import Source
-from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer, tokenizer_files
+from vlm_jax.checkpoints.tokenizer_files import copy_processor, tokenizer_files
 from vlm_jax.errors import InputError
 from vlm_jax.files import files_sha256, locked, read_json_lines, refuse_existing, write_json, write_json_lines
 from vlm_jax.models.quantize import Scheme, dense, quantize
@@ -85,8 +85,7 @@ def convert(
         provenance.claim(partial / _CLAIM, {"settings": settings, "config": dataclasses.asdict(source.config)})
         try:
             folder.mkdir(exist_ok=True)
-            if tokenizer is not None:
-                copy_tokenizer(tokenizer, folder)
+            copy_processor(tokenizer, source.folder, folder)
             rows = _write_weights(source, folder, partial / _DONE, dtype, scheme, step)
         except InputError:
             # What an earlier call has done is not this one's to remove.

@@ -1,6 +1,7 @@
 """From our trees back to the files that torch people have, one tensor at a time."""
 
 import functools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from vlm_jax.checkpoints.peft_files import CONFIG_FILE as PEFT_CONFIG
 from vlm_jax.checkpoints.peft_files import WEIGHTS_FILE as PEFT_WEIGHTS
 from vlm_jax.checkpoints.peft_files import adapter_folder, head_files, open_adapter, read_head
 from vlm_jax.checkpoints.peft_spelling import PeftClass, respelled
+from vlm_jax.checkpoints.reading import FILE as READING_FILE
+from vlm_jax.checkpoints.reward_view import VIEW_FILE
 from vlm_jax.checkpoints.sources import LayoutName, stored_shapes
 from vlm_jax.checkpoints.stored import StoredArray
 from vlm_jax.checkpoints.tensor_files import save_tensors, write_tensors
@@ -135,7 +138,8 @@ def _without_codes(base: Params) -> Params:
 
 
 def export_adapter(source: Path, target: Path, spelling: PeftClass) -> None:
-    """Write an adapter, with the scalar heads beside it, under peft's names for a class; complete or not at all.
+    """Write an adapter under peft's names for a class, with the scalar heads beside it and what says how it reads;
+    complete or not at all.
 
     Args:
         source: Folder of the adapter, or the one above it.
@@ -153,3 +157,6 @@ def export_adapter(source: Path, target: Path, spelling: PeftClass) -> None:
         save_tensors(partial / PEFT_WEIGHTS, tensors)
         for kind, head in heads.items():
             save_tensors(partial / f"{kind}_head.safetensors", head)
+        for name in (VIEW_FILE, READING_FILE):
+            if (source / name).exists():
+                shutil.copyfile(source / name, partial / name)

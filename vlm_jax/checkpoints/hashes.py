@@ -5,6 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from vlm_jax.checkpoints.image_processor import FILES as IMAGE_PROCESSOR_FILES
 from vlm_jax.checkpoints.native import CONFIG_FILE as NATIVE_CONFIG
 from vlm_jax.checkpoints.native import WEIGHTS_FILE as NATIVE_WEIGHTS
 from vlm_jax.checkpoints.peft_files import CONFIG_FILE as ADAPTER_CONFIG
@@ -45,8 +46,9 @@ def weights_sha256(folder: str | Path) -> str:
 
 
 def tokenizer_sha256(folder: Path) -> str:
-    """One hash over the files that say how texts become ids and where answers end; those that are there."""
-    names = (*FILES, "generation_config.json")
+    """One hash over the files that say how texts become ids, where answers end, and what transformers makes of an
+    image; those that are there."""
+    names = (*FILES, *IMAGE_PROCESSOR_FILES, "generation_config.json")
     return files_sha256([folder / name for name in names if (folder / name).is_file()])
 
 

@@ -10,8 +10,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from vlm_jax.checkpoints.image_processor import parsed_steps, processor_json
 from vlm_jax.checkpoints.rope_config import is_number, rope_json, rope_obstacles, rope_scaling_of, rope_theta_of
-from vlm_jax.config import CLIP_MEAN, CLIP_STD, LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
+from vlm_jax.config import LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
 from vlm_jax.errors import InputError
 
 OWN_KEY = "vlm_jax"
@@ -52,7 +53,7 @@ _FIXED: dict[str, dict[str, Any]] = {
     "vision_config": {"model_type": "clip_vision_model", "hidden_act": "quick_gelu", "num_channels": 3},
 }
 _PROJECTOR_ACT = {"mlp": "gelu", "linear": "linear"}
-_OWN_FIELDS = ("dtype", "remat", "template", "aspect", "image_ends")
+_OWN_FIELDS = ("dtype", "remat", "template", "aspect", "image_ends", "as_transformers")
 
 
 def _numbers(section: dict[str, Any], table: tuple[tuple[str, str, Any], ...]) -> dict[str, Any]:
@@ -160,6 +161,7 @@ def _own_obstacles(own: Any, rows: int) -> list[str]:
     fits = {
         **{name: own.get(name, options[0]) in options for name, options in words.items()},
         "vocab_size": is_number(rows, int) and rows > 0,
+        "as_transformers": own.get("as_transformers") is None or parsed_steps(own["as_transformers"]) is not None,
         "lora": isinstance(lora, dict) and lora.keys() <= vars(LoraConfig()).keys() and _are_positive(lora),
     }
     fits["image_ends"] = ends is None or (
@@ -186,7 +188,7 @@ def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
         InputError: The model computes something else, or a section is missing; names every such key.
     """
     if odd := _obstacles(raw):
-        raise InputError("; ".join(odd), "transformers' LLaVA of CLIP and LLaMA", file=str(file))
+        raise InputError("; ".join(odd), "transformers' LLaVA up to 1.5, of CLIP and LLaMA", file=str(file))
     text, own = raw["text_config"], raw.get(OWN_KEY, {})
     projector = next(k for k, act in _PROJECTOR_ACT.items() if act == raw.get("projector_hidden_act", "gelu"))
     return LlavaConfig(
@@ -200,7 +202,9 @@ def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
 
 
 def _hashable(value: Any) -> Any:
-    """JSON has lists alone; a config that is a static argument holds tuples."""
+    """JSON has lists and objects alone; a config that is a static argument holds tuples, and an image's steps."""
+    if isinstance(value, dict):
+        return parsed_steps(value)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -260,31 +264,16 @@ def config_json(config: LlavaConfig, rows: int, dtype: str) -> dict[str, Any]:
         OWN_KEY: {
             "vocab_size": language.vocab_size,
             "lora": dataclasses.asdict(config.lora),
-            **{name: getattr(config, name) for name in _OWN_FIELDS},
+            **{name: getattr(config, name) for name in _OWN_FIELDS if name != "as_transformers"},
+            **({"as_transformers": dataclasses.asdict(config.as_transformers)} if config.as_transformers else {}),
         },
     }
 
 
 def processor_files(config: LlavaConfig) -> dict[str, dict[str, Any]]:
     """File name -> contents for LlavaProcessor: pad to a square with the mean colour, or not, then resize and crop."""
-    size = config.vision.image_size
     return {
-        "preprocessor_config.json": {
-            "processor_class": "LlavaProcessor",
-            "image_processor_type": "LlavaImageProcessor",
-            "do_convert_rgb": True,
-            "do_pad": config.aspect == "pad",
-            "do_resize": True,
-            "size": {"shortest_edge": size},
-            "resample": 3,
-            "do_center_crop": True,
-            "crop_size": {"height": size, "width": size},
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(CLIP_MEAN),
-            "image_std": list(CLIP_STD),
-        },
+        "preprocessor_config.json": {"processor_class": "LlavaProcessor", **processor_json(config.image_steps)},
         "processor_config.json": {
             "processor_class": "LlavaProcessor",
             "image_token": "<image>",

@@ -197,8 +197,10 @@ PEFT_LORA: Layout = tuple(
     for which in ("a", "b")
 )
 
-# The same adapters trained on transformers' class, since 4.52 and before.
+# The same adapters with the adapter's name in every tensor's, as peft has it in memory and states are saved; trained on
+# transformers' class, since 4.52 and before.
 PEFT_LORA_RENAMES = (
+    (r"\.lora_([AB])\.(?!weight$)\w+\.weight$", r".lora_\1.weight"),
     (r"^base_model\.model\.model\.language_model\.", "base_model.model.model."),
     (r"^base_model\.model\.language_model\.model\.", "base_model.model.model."),
 )

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from vlm_jax.arrays import Batch, Params
 from vlm_jax.checkpoints.finite import not_finite
 from vlm_jax.checkpoints.native import WEIGHTS_FILE, NativeInfo, NativeWriter, base_shapes, leaves_of, write_info
-from vlm_jax.checkpoints.tokenizer_files import copy_tokenizer
+from vlm_jax.checkpoints.tokenizer_files import copy_processor
 from vlm_jax.config import LlavaConfig
 from vlm_jax.errors import InputError
 from vlm_jax.files import new_folder
@@ -39,7 +39,7 @@ class LogitChange(NamedTuple):
 
 
 def write_merged(
-    folder: Path, config: LlavaConfig, base: Params, lora: Params, tokenizer: Path | None, source: dict[str, str]
+    folder: Path, config: LlavaConfig, base: Params, lora: Params, checkpoint: Path | None, source: dict[str, str]
 ) -> None:
     """Write base and adapter as one base in our own layout; complete or not at all.
 
@@ -51,11 +51,12 @@ def write_merged(
         config: Of the base, with the adapter's rank and alpha.
         base: Not quantised; stored ones are read a layer at a time.
         lora: The adapter.
-        tokenizer: Folder whose tokenizer files are copied, or None.
+        checkpoint: Folder whose tokenizer and image processor are copied, or None.
         source: What the record says of where it came from.
 
     Raises:
-        InputError: ``folder`` exists, ``tokenizer`` holds none, or values are NaN or infinite once they are merged.
+        InputError: ``folder`` exists, ``checkpoint`` holds no tokenizer, or values are NaN or infinite once they are
+            merged.
     """
     leaves = leaves_of(base)
     shapes = base_shapes(config, {name: leaf.dtype for name, leaf in leaves.items()}, None)
@@ -68,8 +69,8 @@ def write_merged(
                 for layer in range(len(leaf)):
                     kernel = _merged(config, jnp.asarray(leaf[layer]), pair["a"][layer], pair["b"][layer])
                     writer.write(name, layer, _finite(f"{name}, layer {layer}", np.asarray(kernel)))
-        if tokenizer is not None:
-            copy_tokenizer(tokenizer, partial)
+        if checkpoint is not None:
+            copy_processor(checkpoint, checkpoint, partial)
         write_info(partial, NativeInfo(config, None, None, source))
 
 

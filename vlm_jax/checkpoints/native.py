@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.finite import finite
+from vlm_jax.checkpoints.image_processor import parsed_steps
 from vlm_jax.checkpoints.special_ids import KEYS, settle, tokenizer_beside
 from vlm_jax.checkpoints.stored import StoredArray, place_stored
 from vlm_jax.checkpoints.tensor_files import TYPES, TensorFile
@@ -105,6 +106,10 @@ def read_info(folder: Path) -> NativeInfo:
             raw["config"]["language"]["rope_scaling"] = RopeScaling(**scaling)
         config = raw["config"] | {name: kind(**raw["config"][name]) for name, kind in parts.items()}
         config |= {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
+        if (steps := config.get("as_transformers")) is not None:
+            config["as_transformers"] = parsed_steps(steps)
+            if config["as_transformers"] is None:
+                raise KeyError(f"as_transformers {steps}")
         return NativeInfo(LlavaConfig(**config), raw["dtype"], raw["scheme"], raw["source"])
     except (KeyError, TypeError) as error:
         raise InputError(f"an odd or missing entry ({error})", "what vlm-jax convert writes", file=str(path)) from None

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from vlm_jax.arrays import Params
     from vlm_jax.checkpoints.hashes import BaseSource
-    from vlm_jax.config import LlavaConfig
+    from vlm_jax.checkpoints.reading import Like
+    from vlm_jax.config import Aspect, LlavaConfig
     from vlm_jax.data.conversation import Template, Tokenizer
 
 # The model that ships with the package.
@@ -67,7 +68,8 @@ def open_model(
     preset: str | None = None,
     adapter: Path | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
-    masters: bool = True,
+    masters: bool = False,
+    like: "Like | None" = None,
 ) -> Model:
     """Load a folder in our own layout or in transformers' (or ``tiny``) and put it on the mesh.
 
@@ -79,16 +81,22 @@ def open_model(
             that was trained beside it takes the base's place.
         dtype: Arithmetic; the checkpoint's own without.
         masters: Keep float32 weights under an arithmetic of fewer bits, as training them needs; they are then cast at
-            every use, in answers at every token.
+            every use, in answers at every token. Weights that stay as they are (under an adapter, say) are cast once.
+        like: Whose pictures and prompts it reads, LLaVA's or those of transformers' processor; left out, as the adapter
+            was trained, else as the checkpoint's config says, which is mostly LLaVA's.
 
     Raises:
-        InputError: A file is missing or broken, the preset is another model, or there are too few devices.
+        InputError: A file is missing or broken, the preset is another model, there are too few devices, or as in
+            :func:`vlm_jax.checkpoints.reading.reading_of`.
     """
+    import sys
+
     from vlm_jax.checkpoints.adapters import load_projector, lora_config
     from vlm_jax.checkpoints.hf_llava import check_preset
+    from vlm_jax.checkpoints.reading import reading_of
     from vlm_jax.checkpoints.stored import place_stored
     from vlm_jax.config import PRESETS
-    from vlm_jax.data.chat_template import ended_by, template_named
+    from vlm_jax.data.chat_template import as_transformers, ended_by, template_named
     from vlm_jax.data.tokenizers import load_tokenizer
     from vlm_jax.errors import InputError
     from vlm_jax.parallel.mesh import make_mesh
@@ -105,8 +113,18 @@ def open_model(
         config = dataclasses.replace(config, dtype=dtype)
     if preset is not None:
         check_preset(config, preset, folder)
-    template = template_named(config.template, tokenizer)
-    config = ended_by(config, template)
+    reading = reading_of(config, folder, adapter, like)
+    if reading.remark:
+        print(f"note: {adapter}: {reading.remark}", file=sys.stderr)
+    if reading.steps is None:
+        config = dataclasses.replace(config, as_transformers=None)
+        template = template_named(config.template, tokenizer)
+    else:
+        template = as_transformers(config.template, tokenizer)
+        name = "chat" if tokenizer.chat_template else config.template
+        config = dataclasses.replace(config, as_transformers=reading.steps, template=name)
+    if reading.trained:
+        config = ended_by(config, template)
     projector = None
     if adapter is not None:
         config = dataclasses.replace(config, lora=lora_config(adapter))
@@ -122,6 +140,19 @@ def open_model(
         projector_of=None if projector is None else adapter,
         folder=folder,
     )
+
+
+def with_aspect(model: Model, aspect: "Aspect") -> Model:
+    """The model with images made square in another way.
+
+    Raises:
+        InputError: It reads images as transformers' processor makes them.
+    """
+    from vlm_jax.errors import InputError
+
+    if model.config.as_transformers is not None:
+        raise InputError(f"aspect {aspect} for a model that reads as transformers does", "one of both")
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, aspect=aspect))
 
 
 def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:
@@ -143,11 +174,16 @@ def _open_base(
     import sys
 
     from vlm_jax.checkpoints.native import CONFIG_FILE, open_native
+    from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.sources import open_hf
     from vlm_jax.errors import InputError
     from vlm_jax.files import read_json
 
     native = (folder / CONFIG_FILE).exists()
+    if not folder.is_dir():
+        raise InputError("no such folder (nothing is downloaded)", "a checkpoint's", file=str(folder))
+    if not native and is_adapter(folder):
+        raise InputError("an adapter", "--checkpoint with its base, and --adapter with this", file=str(folder))
     if not native and "text_config" not in read_json(folder / "config.json"):
         wanted = "transformers' layout, or our own: vlm-jax convert makes it from every other"
         raise InputError("a checkpoint of another layout", wanted, file=str(folder / "config.json"))

@@ -25,7 +25,24 @@ _PROJECTORS = {"linear": "linear", "mlp": "mlp2x_gelu"}
 # Tokens that LLaVA v0 and v1 put around an image.
 _ENDS = ("<im_start>", "<im_end>")
 _MODEL_TYPES = ("llava", "llava_llama", "llama")
+_WANTED = "an original LLaVA up to 1.5, of CLIP and LLaMA"
 _FIXED = {"mm_vision_select_feature": "patch", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+
+
+def check_original_config(raw: dict[str, Any], file: Path) -> None:
+    """What a config.json alone tells, before anybody looks for the files that go with it.
+
+    Raises:
+        InputError: The model computes something else; names every such key.
+    """
+    odd = [f"{key} {raw[key]!r} instead of {value!r}" for key, value in _FIXED.items() if raw.get(key, value) != value]
+    odd += odd_numbers(raw, "text_config") or language_obstacles(raw)
+    if raw.get("model_type") not in _MODEL_TYPES:
+        odd.append(f"model_type {raw.get('model_type')!r} instead of {' or '.join(_MODEL_TYPES)}")
+    if (aspect := _aspect(raw)) not in (known := typing.get_args(Aspect)):
+        odd.append(f"image_aspect_ratio {aspect!r} instead of {' or '.join(known)}")
+    if odd:
+        raise InputError("; ".join(odd), _WANTED, file=str(file))
 
 
 def vision_of(raw: dict[str, Any], folder: Path | None, file: Path) -> VisionConfig:
@@ -83,7 +100,8 @@ def parse_original_config(
     """A config from an original config.json, but for the ids of special tokens (``special_ids.settle``).
 
     Args:
-        raw: The contents; a plain LLaMA's will do where the projector lies in a file of its own.
+        raw: The contents, which :func:`check_original_config` has passed; a plain LLaMA's will do where the projector
+            lies in a file of its own.
         file: To name in a complaint.
         vision: From :func:`vision_of`.
         added: Ids of added tokens. Without ``<im_patch>`` the image marks positions by an id beyond the table.
@@ -93,20 +111,15 @@ def parse_original_config(
     Raises:
         InputError: The model computes something else; names every such key.
     """
-    odd = [f"{key} {raw[key]!r} instead of {value!r}" for key, value in _FIXED.items() if raw.get(key, value) != value]
-    odd += odd_numbers(raw, "text_config") or language_obstacles(raw)
-    if raw.get("model_type") not in _MODEL_TYPES:
-        odd.append(f"model_type {raw.get('model_type')!r} instead of {' or '.join(_MODEL_TYPES)}")
+    odd = []
     kind = "mlp" if two_matrices else "linear"
     if (named := raw.get("mm_projector_type", _PROJECTORS[kind])) != _PROJECTORS[kind]:
         odd.append(f"mm_projector_type {named!r} over tensors of a {_PROJECTORS[kind]} one in {projector}")
     ends = [added.get(name) for name in _ENDS] if raw.get("mm_use_im_start_end") else None
     if ends and None in ends:
         odd.append(f"mm_use_im_start_end without {' and '.join(_ENDS)} in added_tokens.json")
-    if (aspect := _aspect(raw)) not in typing.get_args(Aspect):
-        odd.append(f"image_aspect_ratio {aspect!r}")
     if odd:
-        raise InputError("; ".join(odd), "an original LLaVA of CLIP and LLaMA", file=str(file))
+        raise InputError("; ".join(odd), _WANTED, file=str(file))
     language = parse_language(raw)
     rows = language.vocab_size
     # The image's own id is never looked up: it may be the first one beyond the table.
@@ -120,7 +133,7 @@ def parse_original_config(
         projector=kind,
         image_token_id=added.get("<im_patch>", language.vocab_size),
         image_ends=tuple(ends) if ends else None,
-        aspect=aspect,
+        aspect=_aspect(raw),
     )
 
 

@@ -22,10 +22,10 @@ from vlm_jax.files import read_json
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _WEIGHT_FILES = (WEIGHTS_FILE, "adapter_model.bin")
-# Names under which LLaVA-RLHF and we store scalar heads.
+# Names under which LLaVA-RLHF, we and LLaMA-Factory (.bin) store scalar heads.
 _HEAD_FILES = {
     "reward": ("reward_head.safetensors", "reward_head", "reward_head.pt"),
-    "value": ("value_head.safetensors", "value_head.pt", "value_head"),
+    "value": ("value_head.safetensors", "value_head.pt", "value_head", "value_head.bin"),
 }
 # Folders of peft whose head lies further up.
 _HEAD_OWNERS = {"reward": ("lora_default", "lora_reward"), "value": ("lora_value",)}
@@ -41,6 +41,7 @@ _WIDTHS = {
     "mlp.up_proj": ("model", "mlp"),
     "mlp.down_proj": ("mlp", "model"),
 }
+_WANTED = "LoRA on projections of the decoder, and the projector beside it"
 INNER = "base_model.model."  # What peft puts before the class' own names.
 
 
@@ -167,15 +168,14 @@ def open_adapter(folder: Path) -> Adapter:
     path = folder / CONFIG_FILE
     raw = read_json(path)
     if odd := obstacles(raw):
-        wanted = "LoRA on projections of the decoder, and the projector beside it"
-        raise InputError("; ".join(odd), wanted, file=str(path))
+        raise InputError("; ".join(odd), _WANTED, file=str(path))
     file = weights_file(folder)
     names = normalised(file.shapes(), PEFT_LORA_RENAMES)
     projector = {one: here for one, here in normalised(names.values(), PEFT_PROJECTOR_RENAMES).items() if _is_map(one)}
     matches = {name: _NAME.match(name) for name, here in names.items() if here not in projector.values()}
     odd = [names[name] for name, match in matches.items() if match is None or match[2] not in PROJECTIONS]
     if odd:
-        raise InputError(f"{len(odd)} other tensors: {', '.join(odd[:6])}", "a decoder's alone", file=str(file.path))
+        raise InputError(f"{len(odd)} other tensors: {', '.join(odd[:6])}", _WANTED, file=str(file.path))
     lora = {name: names[name] for name in matches}
     modules = {
         (int(match[1]), match[2]): low_rank(raw, lora[name].removeprefix(INNER).rpartition(".lora_")[0], path)
@@ -273,13 +273,40 @@ def _odd_shapes(shapes: Mapping[str, tuple[int, ...]], modules: Mapping[tuple[in
     return odd
 
 
+def open_head(path: Path) -> TensorFile | TorchFile:
+    """A file of a scalar head.
+
+    Raises:
+        InputError: The head is TRL's: LLaMA-Factory's reward models have it, which read no evaluation turn, and its PPO
+            leaves it beside a policy's adapter.
+    """
+    file = open_file(path)
+    if any(name.startswith("v_head.") for name in file.shapes()):
+        wanted = "a head of LLaVA-RLHF's kind; for the adapter alone as a policy, a folder without this file"
+        raise InputError("TRL's value head (v_head.summary)", wanted, file=str(path))
+    return file
+
+
+def require_head(folder: Path) -> None:
+    """See to it that an adapter has a head, before anybody asks what that reads.
+
+    Raises:
+        InputError: It has none, or another program's.
+    """
+    heads = head_files(adapter_folder(folder))
+    if not heads:
+        raise InputError("an adapter without a reward head", "what `vlm-jax reward` wrote", file=str(folder))
+    for path in heads.values():
+        open_head(path)
+
+
 def read_head(path: Path) -> dict[str, np.ndarray]:
     """A scalar head as float32 ``{"weight": [1, d], "bias": [1]}``.
 
     Raises:
         InputError: The file holds something else.
     """
-    file = open_file(path)
+    file = open_head(path)
     shapes = file.shapes()
     weight, bias = shapes.get("weight", ()), shapes.get("bias")
     if shapes.keys() != {"weight", "bias"} or len(weight) != 2 or weight[0] != 1 or bias != (1,):

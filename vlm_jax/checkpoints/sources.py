@@ -16,6 +16,7 @@ import numpy as np
 
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.finite import finite
+from vlm_jax.checkpoints.foreign_tensors import refuse_no_projector, refuse_quantised, refuse_wrapped
 from vlm_jax.checkpoints.hf_config import OWN_KEY, is_tied, parse_config
 from vlm_jax.checkpoints.layouts import (
     CLIP_OTHERS,
@@ -32,7 +33,7 @@ from vlm_jax.checkpoints.layouts import (
     slots,
     with_vocabulary,
 )
-from vlm_jax.checkpoints.original_config import parse_original_config, vision_of
+from vlm_jax.checkpoints.original_config import check_original_config, parse_original_config, vision_of
 from vlm_jax.checkpoints.overlays import TABLES, Delta, NewRows, Place, Tensors
 from vlm_jax.checkpoints.special_ids import said_in, settle, tokenizer_beside
 from vlm_jax.checkpoints.stored import StoredArray
@@ -241,6 +242,7 @@ def _is_padding(places: dict[str, Place], vocab_size: int) -> bool:
 
 
 def _original(folder: Path, raw: dict, vision: Path | None, projector: Path | None, base: Path | None) -> Source:
+    check_original_config(raw, folder / "config.json")
     model = TensorFolder(folder)
     tensors: Tensors = model if base is None else Delta(model, TensorFolder(base))
     places = _places(tensors, ())
@@ -252,7 +254,11 @@ def _original(folder: Path, raw: dict, vision: Path | None, projector: Path | No
     if projector is not None:
         places = {name: place for name, place in places.items() if "mm_projector" not in name}
         brought = _places(TensorFolder(projector), PROJECTOR_RENAMES)
+        refuse_no_projector(brought, projector)
     tower_config = vision_of(raw, vision, folder / "config.json")
+    refuse_wrapped(model)
+    if projector is None and not any("mm_projector" in name for name in places):
+        raise InputError("no projector in it", "--projector with its mm_projector.bin", file=str(model.path))
     second = (places | brought).get("model.mm_projector.2.weight")
     maps = second or (places | brought).get("model.mm_projector.weight")
     config = parse_original_config(
@@ -307,6 +313,7 @@ def _checked(
 ) -> Source:
     """``files`` says where tensors whose names hold a text would lie; the entry "" is for all others."""
     expected = slots(layout, stored_shapes(name, config))
+    refuse_quantised(places, expected)
     by_file: dict[Path, set[str]] = {}
     for one in expected.keys() | places.keys():
         home = places[one].home if one in places else next(files[part] for part in files if part in one)

@@ -7,7 +7,7 @@ from typing import Any
 
 from vlm_jax.checkpoints.hf_config import OWN_KEY
 from vlm_jax.config import LlavaConfig, TemplateName
-from vlm_jax.data.chat_template import is_vicuna, template_named
+from vlm_jax.data.chat_template import as_transformers, is_vicuna, template_named
 from vlm_jax.data.conversation import Tokenizer
 from vlm_jax.errors import InputError, did_you_mean
 
@@ -34,8 +34,9 @@ def choose_template(
     if (name := chosen or _named(raw, folder)) is None:
         name = _by_tokenizer(tokenizer, folder)
     if tokenizer is not None:
+        write = as_transformers if (raw.get(OWN_KEY) or {}).get("as_transformers") else template_named
         try:
-            template_named(name, tokenizer)
+            write(name, tokenizer)
         except InputError as error:
             raise error.at(str(folder)) from None
     return name

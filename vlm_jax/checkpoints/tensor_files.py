@@ -40,6 +40,16 @@ TYPES = {
 }
 # Names of unsharded weights; safetensors first, since they need no torch.
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
+# What people take for weights.
+_OTHERS = re.compile(r"\.(safetensors|bin|pth?|ckpt|gguf)$|^zero_to_fp32\.py$")
+_ADVICE = (
+    (
+        r"^(mm_projector|non_lora_trainables)\.",
+        "a projector's file goes behind --projector, to its LLaMA's folder",
+    ),
+    (r"\.gguf$", "llama.cpp's GGUF is not read: the checkpoint that it was made from"),
+    (r"^zero_to_fp32\.py$", "DeepSpeed's zero_to_fp32.py gathers them"),
+)
 
 
 class TensorFile:
@@ -76,9 +86,20 @@ class TensorFile:
 
 
 def open_file(path: Path) -> "TensorFile | TorchFile":
-    """A file of tensors by name, in safetensors or torch's format."""
-    if path.suffix == ".safetensors":
-        return TensorFile(path)
+    """A file of tensors by name, in safetensors or torch's format.
+
+    Raises:
+        InputError: As in either class, or a tensor has no values.
+    """
+    file = TensorFile(path) if path.suffix == ".safetensors" else _torch_file(path)
+    if empty := sorted(name for name, shape in file.shapes().items() if 0 in shape):
+        found = f"{len(empty)} tensors without values: {', '.join(empty[:_NAMED])}{', ...' if empty[_NAMED:] else ''}"
+        wanted = "their values, which DeepSpeed's ZeRO-3 leaves out until its zero_to_fp32.py gathers them"
+        raise InputError(found, wanted, file=str(path))
+    return file
+
+
+def _torch_file(path: Path) -> "TorchFile":
     from vlm_jax.checkpoints.torch_files import TorchFile
 
     return TorchFile(path)
@@ -158,7 +179,17 @@ def weight_files(folder: Path) -> WeightFiles:
             return WeightFiles(index, [folder / file for file in sorted(set(weight_map.values()))], weight_map)
         if whole.exists():
             return WeightFiles(whole, [whole], {})
-    raise InputError("no weights", " or ".join(_WHOLE), file=str(folder))
+    found, wanted = _what_else(folder)
+    raise InputError(f"no weights{found}", f"{' or '.join(_WHOLE)}{wanted}", file=str(folder))
+
+
+def _what_else(folder: Path) -> tuple[str, str]:
+    """What lies in a folder in place of weights, and what that is good for; empty where nothing does."""
+    there = sorted(path.name for path in folder.iterdir() if _OTHERS.search(path.name))
+    if not there:
+        return "", ""
+    advice = [text for pattern, text in _ADVICE if any(re.search(pattern, name) for name in there)]
+    return f", but {', '.join(there[:_NAMED])}", "".join(f"; {text}" for text in advice)
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from vlm_jax.checkpoints.image_processor import FILES as IMAGE_PROCESSOR_FILES
 from vlm_jax.config import LlavaConfig
 from vlm_jax.data.chat_template import NAMED, WRITTEN
 from vlm_jax.data.conversation import IMAGE, TEMPLATES, Template
@@ -28,6 +29,16 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy the tokenizer from one folder to another; errors as in :func:`tokenizer_files`."""
     for path in tokenizer_files(source):
         shutil.copyfile(path, target / path.name)
+
+
+def copy_processor(tokenizer: Path | None, checkpoint: Path, target: Path) -> None:
+    """Copy a tokenizer, and the image processor of a checkpoint where it has one; errors as in
+    :func:`tokenizer_files`."""
+    if tokenizer is not None:
+        copy_tokenizer(tokenizer, target)
+    for name in IMAGE_PROCESSOR_FILES:
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, target / name)
 
 
 def copy_for_transformers(source: Path, target: Path, config: LlavaConfig) -> None:

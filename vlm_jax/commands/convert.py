@@ -50,12 +50,17 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.native import CONFIG_FILE
     from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.sources import open_source
+    from vlm_jax.checkpoints.tensor_files import weight_files
     from vlm_jax.checkpoints.tokenizer_files import tokenizer_files
     from vlm_jax.data.tokenizers import load_tokenizer
     from vlm_jax.errors import InputError
     from vlm_jax.files import read_json
     from vlm_jax.runs.progress import Meter
 
+    if not options.source.is_dir():
+        found = "a file" if options.source.exists() else "no such folder (nothing is downloaded)"
+        wanted = "a checkpoint's folder, with config.json and weights of safetensors or torch (GGUF is not read)"
+        raise InputError(found, wanted, file=str(options.source))
     if (options.source / CONFIG_FILE).exists():
         wanted = "the checkpoint that it was made from, or what vlm-jax export makes of it"
         raise InputError("a checkpoint in our own layout, converted already", wanted, file=str(options.source))
@@ -66,6 +71,7 @@ def run(options: Options) -> None:
         return
     # First of all: hours of converting are lost where nobody can write to the result.
     read_json(options.source / "config.json")
+    weight_files(options.source)
     folder = options.tokenizer or options.source
     tokenizer_files(folder)
     tokenizer = load_tokenizer(folder)
@@ -93,7 +99,8 @@ def _refuse_options(options: Options) -> None:
 
     names = ("vision", "projector", "base", "tokenizer", "template", "dtype", "quantize")
     if odd := [f"--{name}" for name in names if getattr(options, name) is not None]:
-        raise InputError(f"{', '.join(odd)} for an adapter", "none of them", file=str(options.source))
+        wanted = "none of them (vlm-jax merge adds an adapter to its base)"
+        raise InputError(f"{', '.join(odd)} for an adapter", wanted, file=str(options.source))
 
 
 def report(rows: list[dict]) -> None:

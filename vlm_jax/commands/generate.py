@@ -27,6 +27,9 @@ class Options:
         seed: Of the draws.
         max_length: Most positions that the prompt may take, image included.
         preset: Refuse a checkpoint that is not this preset.
+        like: `transformers` reads pictures and prompts as its processor makes them from the checkpoint's own files;
+            `llava` as LLaVA's training had them. Left out: as the adapter was trained, else as the checkpoint says,
+            which is mostly `llava`.
         dtype: Arithmetic; the checkpoint's own without.
         mesh: Layout of the devices.
     """
@@ -42,6 +45,7 @@ class Options:
     seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     max_length: Annotated[int, Range(1, 1 << 20)] = 1024
     preset: str | None = None
+    like: Literal["llava", "transformers"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     mesh: MeshOptions = MeshOptions()
 
@@ -57,6 +61,7 @@ def run(options: Options) -> None:
     prompts(aligned(images=options.image, questions=options.prompt))
     if options.image is not None:
         load_image(options.image)
-    model = load(options.checkpoint, options.adapter, dtype=options.dtype, mesh=options.mesh, preset=options.preset)
+    how = {"dtype": options.dtype, "mesh": options.mesh, "preset": options.preset, "like": options.like}
+    model = load(options.checkpoint, options.adapter, **how)
     settings = dataclasses.asdict(sampling) | {"seed": options.seed, "max_length": options.max_length}
     print(model.answer(options.image, options.prompt, **settings)[0])

@@ -77,7 +77,8 @@ def _base_and_adapter(options: Options) -> tuple["LlavaConfig", "Params", "np.nd
     from vlm_jax.errors import InputError
     from vlm_jax.models.quantize import has_quantized
 
-    model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
+    # As stored: the probe may compute in more bits than the checkpoint says.
+    model = open_model(options.checkpoint, options.mesh, adapter=options.adapter, masters=True)
     if has_quantized(model.base):
         raise InputError("a quantised base", "the checkpoint that it was made from", file=options.checkpoint)
     lora = open_policy(model, options.adapter)
@@ -88,7 +89,7 @@ def _merged_logits(options: Options) -> "np.ndarray":
     from vlm_jax.checkpoints.merge import probe_logits
     from vlm_jax.checkpoints.opening import open_model
 
-    model = open_model(str(options.target), options.mesh)
+    model = open_model(str(options.target), options.mesh, masters=True)
     return probe_logits(_computing(model.config, options.dtype), model.base, None)
 
 

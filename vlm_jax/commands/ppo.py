@@ -85,18 +85,10 @@ def encoder_of(options: Options, model: "Model") -> "Callable[[Prompt], Any]":
 
 
 def frozen_roles(options: Options, model: "Model") -> "Params":
-    """Reference and reward model.
-
-    Raises:
-        InputError: The reward model has no head.
-    """
+    """Reference and reward model."""
     from vlm_jax.checkpoints.opening import open_role
-    from vlm_jax.errors import InputError
 
-    frozen = {"reference": open_role(model, options.policy), "reward": open_role(model, options.reward)}
-    if "head" not in frozen["reward"]:
-        raise InputError("an adapter without a reward head", "what `vlm-jax reward` wrote", file=str(options.reward))
-    return frozen
+    return {"reference": open_role(model, options.policy), "reward": open_role(model, options.reward)}
 
 
 def batches_of(options: Options, model: "Model", records: "Sequence[Prompt]"):

@@ -77,11 +77,13 @@ def check_view(view: RewardView, adapter: Path) -> None:
     """Compare with what the reward model in a folder was trained with, where the folder says so.
 
     Raises:
-        InputError: They differ; names in what.
+        InputError: They differ; names in what. Or what lies there is no reward model.
     """
+    from vlm_jax.checkpoints.peft_files import require_head
     from vlm_jax.checkpoints.reward_view import VIEW_FILE, read_trained_view, written_view
     from vlm_jax.errors import InputError, differences
 
+    require_head(adapter)
     if (trained := read_trained_view(adapter)) is None:
         return
     if trained.facts and view.facts is None:

@@ -51,6 +51,9 @@ class Options:
         max_new_tokens: Limit of an answer.
         batch_size: Answers at a time.
         prompt_lengths: Positions that prompts are padded to, each to the shortest that holds it; image included.
+        like: `transformers` reads pictures and prompts as its processor makes them from the checkpoint's own files;
+            `llava` as LLaVA's training had them. Left out: as the adapter was trained, else as the checkpoint says,
+            which is mostly `llava`.
         dtype: Arithmetic; the checkpoint's own without.
         mesh: Layout of the devices.
     """
@@ -72,6 +75,7 @@ class Options:
     max_new_tokens: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
     batch_size: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
     prompt_lengths: Annotated[tuple[int, ...] | None, Range(1, 1 << 20)] = from_recipe()
+    like: Literal["llava", "transformers"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     mesh: MeshOptions = MeshOptions()
 
@@ -120,7 +124,8 @@ def write_answers(options: Options, target: Path, records: "Sequence[Prompt]") -
     from vlm_jax.runs.row_files import Row, Skip, write_rows
 
     sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.top_k)
-    model = open_model(options.checkpoint, options.mesh, adapter=options.adapter, dtype=options.dtype, masters=False)
+    how = {"adapter": options.adapter, "dtype": options.dtype, "like": options.like}
+    model = open_model(options.checkpoint, options.mesh, **how)
     lora = open_policy(model, options.adapter)
     asked = [record for record in records for _ in range(options.n)]
     shape = options.batch_size, options.prompt_lengths

@@ -53,7 +53,7 @@ def run(options: Options) -> None:
     if begun.finished():
         return
     rows = read_instructions(options.data, options.images, allow_outside=options.allow_outside)
-    model = open_for_training(options)
+    model = open_for_training(options, masters=options.trainable == "full")
     reading = model.tokenizer, model.config, model.template
     records = checked(options, begun, rows, instruction_text(*reading, options.max_length))
     steps = max(1, round(options.epochs * len(records) / options.batch_size))
@@ -113,6 +113,7 @@ def save(options: Options, result: Path, model: "Model", params: dict[str, Any])
     from vlm_jax.checkpoints.adapters import save_adapter
     from vlm_jax.checkpoints.hf_llava import save_llava
     from vlm_jax.checkpoints.opening import checkpoint_folder
+    from vlm_jax.data.chat_template import ended_by
     from vlm_jax.train.sft import overlay
 
     if options.trainable == "lora":
@@ -120,4 +121,6 @@ def save(options: Options, result: Path, model: "Model", params: dict[str, Any])
         return
     stored = str(model.base["language"]["embedding"].dtype)
     base = overlay(model.base, params["base"])
-    save_llava(result, model.config, base, checkpoint_folder(options.checkpoint), stored)
+    # Where answers end now, whatever the checkpoint's files said before.
+    config = ended_by(model.config, model.template)
+    save_llava(result, config, base, checkpoint_folder(options.checkpoint), stored)

@@ -44,6 +44,9 @@ class Training:
         allow_outside: Images may lie outside --images, where names or links lead out of it.
         seed: Order of the data, all draws, and the adapter's start.
         preset: Refuse a checkpoint that is not this preset.
+        like: `transformers` trains on pictures and prompts as its processor makes them from the checkpoint's own files;
+            `llava` on what LLaVA's training had. Left out: as the adapter that is gone on from was trained, else as the
+            checkpoint says, which is mostly `llava`.
         dtype: Arithmetic; left out, the checkpoint's own.
         mesh: Layout of the devices.
     """
@@ -65,6 +68,7 @@ class Training:
     allow_outside: bool = False
     seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     preset: str | None = None
+    like: Literal["llava", "transformers"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     mesh: MeshOptions = MeshOptions()
 
@@ -120,16 +124,18 @@ def lora_of(options: NewAdapter) -> "LoraConfig":
     return LoraConfig(options.lora_rank, options.lora_alpha)
 
 
-def open_for_training(options: Training, adapter: Path | None = None) -> "Model":
+def open_for_training(options: Training, adapter: Path | None = None, masters: bool = False) -> "Model":
     """The checkpoint of complete options, with what they say of the backward pass and of a new adapter.
 
     Args:
         options: With every figure filled in; without a rank there is no new adapter.
         adapter: Folder of an adapter whose rank and alpha all others have.
+        masters: Whether the base itself is trained; see ``open_model``.
     """
     from vlm_jax.checkpoints.opening import open_model
 
-    model = open_model(options.checkpoint, options.mesh, options.preset, adapter, options.dtype)
+    how = {"dtype": options.dtype, "like": options.like, "masters": masters}
+    model = open_model(options.checkpoint, options.mesh, options.preset, adapter, **how)
     config = dataclasses.replace(model.config, remat=options.remat)
     if isinstance(options, NewAdapter) and options.lora_rank is not None:
         config = dataclasses.replace(config, lora=lora_of(options))

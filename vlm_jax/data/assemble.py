@@ -11,7 +11,8 @@ from jaxtyping import UInt8
 
 from vlm_jax.arrays import Batch
 from vlm_jax.config import LlavaConfig
-from vlm_jax.data.conversation import IMAGE, Encoded, Template, Tokenizer
+from vlm_jax.data.conversation import IMAGE, Template, Tokenizer
+from vlm_jax.data.encoding import Encoded
 from vlm_jax.data.evaluation_turn import RewardPrompt, encode
 from vlm_jax.data.images import load_image, placeholder, prepare
 from vlm_jax.data.sources import Record
@@ -40,7 +41,8 @@ def placed(record: Record) -> Iterator[None]:
 
 
 def viewer(config: LlavaConfig, resolution: int | None = None) -> View:
-    """Record -> the uint8 square that its tower reads, as ``config.aspect`` makes it; zeros without an image.
+    """Record -> the uint8 square that its tower reads, as ``config.aspect`` makes it, or as transformers would for a
+    model that is asked as transformers asks it; zeros without an image.
 
     The record's questions must show its image: the square of one that shows none would be read by nobody, and a marker
     without an image would stand for a black square.
@@ -50,10 +52,11 @@ def viewer(config: LlavaConfig, resolution: int | None = None) -> View:
     """
     size = config.vision.image_size
     empty = placeholder(size)
+    as_transformers = config.as_transformers is not None
 
     @functools.lru_cache(_KEPT_IMAGE_BYTES // empty.nbytes)
     def see(image: Any) -> np.ndarray:
-        return prepare(load_image(image), size, config.aspect, resolution)
+        return prepare(load_image(image, as_transformers), config.image_steps, resolution)
 
     def view(record: Record) -> np.ndarray:
         with placed(record):

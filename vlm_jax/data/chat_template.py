@@ -14,6 +14,7 @@ from typing import Any
 
 from vlm_jax.config import LlavaConfig, TemplateName
 from vlm_jax.data.conversation import IMAGE, TEMPLATES, Piece, Template, Tokenizer, Turn
+from vlm_jax.data.whole_text import control_tokens
 from vlm_jax.errors import InputError
 
 # Of original LLaVA's ``conversation.py``, those whose words follow from the tokenizer's own control tokens.
@@ -63,7 +64,7 @@ class ChatTemplate(Template):
         jinja: The template.
         parts: Whether a message's content is a list of parts, of types ``image`` and ``text``; otherwise it is a text.
         trimmed: Roles (``human``, ``gpt``) whose texts lose spaces at both ends.
-        end: The control token that closes an answer.
+        end: The control token that closes an answer; empty where the template writes none.
         opening: What stands between the opening of an assistant's turn and its text.
         adds_begin: Whether the tokenizer puts its begin token in front of every text.
     """
@@ -91,7 +92,7 @@ class ChatTemplate(Template):
     @functools.cached_property
     def controls(self) -> re.Pattern[str]:
         """The tokenizer's control tokens and the image's place, longest first."""
-        tokens = {*_control_tokens(self.tokenizer), IMAGE}
+        tokens = {*control_tokens(self.tokenizer), IMAGE}
         return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
 
     def with_system(self, text: str) -> Template:
@@ -103,13 +104,19 @@ class ChatTemplate(Template):
         )
 
     def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
-        """In the template's words; its control tokens are pieces of their own."""
+        """In the template's words; its control tokens are pieces of their own.
+
+        Where it closes an answer with none, a conversation to learn from gets the tokenizer's end token there, which
+        nothing else would teach; a prompt is what the template writes.
+        """
         kinds, asks = tuple(_kinds(turns)), turns[-1].role == "human"
         text = _written(self, kinds, asks)
         opened = [len(_written(self, kinds[:i], True)) for i, turn in enumerate(turns) if turn.role == "gpt"]
         pieces = _begun(self, text)
         for start, stop, answer in _spans(self, text, opened):
             pieces += _pieces(self, text[start:stop], turns, answer)
+            if answer and not (self.end or asks):
+                pieces.append(Piece(self.tokenizer.eos_token, True, "end"))
         return pieces
 
 
@@ -142,6 +149,8 @@ def ended_by(config: LlavaConfig, template: Template) -> LlavaConfig:
     ids = {token: template.tokenizer.convert_tokens_to_ids(token) for token in sorted(controls)}
     if odd := [f"{token} {one}" for token, one in ids.items() if one >= rows]:
         raise InputError(f"{', '.join(odd)} in its chat template", f"ids of a table of {rows} rows")
+    if not template.end:
+        return config
     end = template.tokenizer.convert_tokens_to_ids(template.end)
     others = dict.fromkeys(one for one in (config.eos_token_id, *config.end_token_ids) if one != end)
     return dataclasses.replace(config, eos_token_id=end, end_token_ids=tuple(others))
@@ -163,8 +172,35 @@ def is_vicuna(tokenizer: Tokenizer, jinja: str) -> bool:
     return False
 
 
-def chat_template(tokenizer: Tokenizer, jinja: str) -> ChatTemplate:
+def as_transformers(name: TemplateName, tokenizer: Tokenizer) -> Template:
+    """How transformers' processor writes a conversation: as the tokenizer's own chat template does, if it has one.
+
+    LLaVA 1.5's in transformers' layout leaves out Vicuna's system line and closes no answer.
+
+    Args:
+        name: The template to take where the tokenizer has none.
+        tokenizer: Whose chat template it is.
+
+    Raises:
+        InputError: As in :func:`template_named`.
+    """
+    if not tokenizer.chat_template or not isinstance(jinja := tokenizer.chat_template, str):
+        return template_named("chat" if tokenizer.chat_template else name, tokenizer)
+    # The begin token that the tokenizer puts in front of a text, it puts there itself.
+    template = dataclasses.replace(chat_template(tokenizer, jinja, closes=False), adds_begin=False)
+    if not is_vicuna(tokenizer, jinja):
+        return template
+    vicuna = TEMPLATES["plain"]
+    return dataclasses.replace(template, roles=vicuna.roles, separators=vicuna.separators)
+
+
+def chat_template(tokenizer: Tokenizer, jinja: str, closes: bool = True) -> ChatTemplate:
     """The template, tried on a conversation of two questions.
+
+    Args:
+        tokenizer: Whose control tokens it uses.
+        jinja: The template.
+        closes: Whether it must close an answer with a control token.
 
     Raises:
         InputError: It does not take images or alternating turns, closes an answer with no control token, or opens an
@@ -179,12 +215,12 @@ def chat_template(tokenizer: Tokenizer, jinja: str) -> ChatTemplate:
         raise InputError(found, "--template with a name")
     opening, _, rest = text[len(prompt) :].partition(_MARK.format(1))
     before, _, _ = rest.partition(_MARK.format(2))
-    if (end := draft.controls.search(before)) is None:
+    if (end := draft.controls.search(before)) is None and closes:
         raise InputError("a chat template that closes an answer with no control token", "--template with a name")
     trimmed = frozenset(role for role in _ROLES if _trims(draft, role))
     # Now: later on, other threads encode with the tokenizer.
     begins = tokenizer.bos_token is not None and tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
-    return dataclasses.replace(draft, trimmed=trimmed, end=end[0], opening=opening, adds_begin=begins)
+    return dataclasses.replace(draft, trimmed=trimmed, end=end[0] if end else "", opening=opening, adds_begin=begins)
 
 
 def _spans(template: ChatTemplate, text: str, opened: Sequence[int]) -> list[tuple[int, int, bool]]:
@@ -270,8 +306,3 @@ def _trims(template: ChatTemplate, role: str) -> bool:
     messages = [_message(template.parts, one, marked[one]) for one in ("human", "gpt", "human")]
     text = _applied(template.tokenizer, template.jinja, messages, True)
     return text.count(spaced[role]) < {"human": 2, "gpt": 1}[role]
-
-
-def _control_tokens(tokenizer: Tokenizer) -> set[str]:
-    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return added | set(tokenizer.all_special_tokens)

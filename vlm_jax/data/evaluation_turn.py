@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlm_jax.data.chat_template import ChatTemplate
-from vlm_jax.data.conversation import Template, Tokenizer, encode_texts
+from vlm_jax.data.conversation import Template, Tokenizer
+from vlm_jax.data.encoding import encode_texts
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_text
 
@@ -103,10 +104,10 @@ def render(prompt: RewardPrompt, template: Template, facts: Sequence[str] | None
         facts: Sentences in the order to be written; None or empty leaves the slot empty.
 
     Raises:
-        InputError: The template is a tokenizer's own, whose turns are opened by control tokens.
+        InputError: The template is a tokenizer's own, and not of Vicuna's words.
         ValueError: There are facts but the prompt has no slot for them.
     """
-    if isinstance(template, ChatTemplate):
+    if isinstance(template, ChatTemplate) and not template.separators[0]:
         found = "a model that is prompted by its tokenizer's chat template"
         raise InputError(found, "one of Vicuna's for an evaluation turn (vlm-jax convert --template)")
     if facts and SLOT not in prompt.text:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from vlm_jax.config import CLIP_MEAN, Aspect
+from vlm_jax.config import CLIP_MEAN, ImageSteps
 from vlm_jax.data.bare_images import pixels_alone
 from vlm_jax.errors import InputError
 
@@ -46,7 +46,7 @@ _UPRIGHT = {
 }
 
 
-def load_image(source: Source) -> Image.Image:
+def load_image(source: Source, as_transformers: bool = False) -> Image.Image:
     """Decodes the first frame of an image as upright 8-bit RGB.
 
     EXIF rotation is applied (LLaVA does not; cameras rely on it) where it can be read. Grey, palette and CMYK are
@@ -54,6 +54,8 @@ def load_image(source: Source) -> Image.Image:
 
     Args:
         source: Where it comes from; an image that a function opened stays open.
+        as_transformers: Convert to RGB as Pillow does, like transformers' ``load_image``: what is hidden under
+            transparency shows, and values of more than 8 bits are cut.
 
     Raises:
         InputError: The image is missing, cut short, damaged, in none of ``FORMATS``, longer than 16384 pixels on a side
@@ -62,9 +64,9 @@ def load_image(source: Source) -> Image.Image:
     name = "image bytes" if isinstance(source, bytes) else None if callable(source) else str(source)
     try:
         if callable(source):
-            return _decoded(source())
+            return _decoded(source(), as_transformers)
         with _opened(source) as file:
-            return _read(file)
+            return _read(file, as_transformers)
     except InputError as error:
         raise error.at(name) if name else error from None
     except FileNotFoundError:
@@ -98,10 +100,10 @@ def _require_regular(status: os.stat_result) -> None:
         raise InputError(f"an image of {status.st_size} bytes", f"at most {_MOST_BYTES}")
 
 
-def _read(file: io.BufferedIOBase) -> Image.Image:
+def _read(file: io.BufferedIOBase, as_transformers: bool) -> Image.Image:
     try:
         with Image.open(file, formats=FORMATS) as image:
-            return _decoded(image)
+            return _decoded(image, as_transformers)
     except InputError:
         raise
     except Exception:
@@ -111,15 +113,16 @@ def _read(file: io.BufferedIOBase) -> Image.Image:
         if bare is None:
             raise
         with Image.open(bare, formats=FORMATS) as image:
-            return _decoded(image)
+            return _decoded(image, as_transformers)
 
 
-def _decoded(image: Image.Image) -> Image.Image:
+def _decoded(image: Image.Image, as_transformers: bool) -> Image.Image:
     if max(image.size) > _LONGEST_SIDE or image.width * image.height > _MOST_PIXELS:
         expected = f"sides up to {_LONGEST_SIDE} and at most {_MOST_PIXELS} in all"
         raise InputError(f"an image of {image.size} pixels", expected)
     image.load()
-    return _rgb(_upright(image))
+    upright = _upright(image)
+    return upright.convert("RGB") if as_transformers else _rgb(upright)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -143,64 +146,75 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _pad_and_resize(image: Image.Image, size: int) -> Image.Image:
-    """Pads to a square and reduces that to ``size`` (bicubic), without ever holding the square.
+def _pad_and_resize(image: Image.Image, size: tuple[int, int], resample: int) -> Image.Image:
+    """Pads to a square and reduces that to ``size`` (width and height), without ever holding the square.
 
     Pillow reduces the rows first and then the columns, each to 8 bits, so that rows can be reduced a few at a time.
     """
-    side = max(image.size)
+    side, width = max(image.size), size[0]
     left, top = (side - image.width) // 2, (side - image.height) // 2
-    narrow = Image.new("RGB", (size, side), BACKGROUND)
+    narrow = Image.new("RGB", (width, side), BACKGROUND)
     rows = max(1, _PIXELS_AT_ONCE // side)
     for start in range(0, image.height, rows):
         end = min(start + rows, image.height)
         strip = Image.new("RGB", (side, end - start), BACKGROUND)
         strip.paste(image.crop((0, start, image.width, end)), (left, 0))
-        narrow.paste(strip.resize((size, end - start), Image.Resampling.BICUBIC), (0, top + start))
-    return narrow.resize((size, size), Image.Resampling.BICUBIC)
+        narrow.paste(strip.resize((width, end - start), resample), (0, top + start))
+    return narrow.resize(size, resample)
 
 
-def _resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Shortest edge to ``size`` (bicubic), then the centre square: Hugging Face's ``CLIPImageProcessor``.
+def _resize(image: Image.Image, size: int | tuple[int, int], resample: int) -> Image.Image:
+    """To a height and a width, or the shorter edge to a length.
 
     Raises:
         InputError: The image is so much longer than wide that the enlarged one would not be held.
     """
-    short = min(image.size)
-    width, height = (size if side == short else int(size * side / short) for side in image.size)
+    if isinstance(size, tuple):
+        height, width = size
+    else:
+        short = min(image.size)
+        width, height = (size if side == short else int(size * side / short) for side in image.size)
     if width * height > _MOST_ENLARGED:
-        found = f"an image of {image.size} pixels, whose middle is to be cut out at {size} a side"
+        found = f"an image of {image.size} pixels, which would be enlarged to {(width, height)}"
         raise InputError(found, "one less long and thin")
-    left, top = (width - size) // 2, (height - size) // 2
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return resized.crop((left, top, left + size, top + size))
+    return image.resize((width, height), resample)
 
 
-_REDUCED = {"pad": _pad_and_resize, "square": _resize_and_crop}
+def _centre(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
+    """The middle of an image, of a height and a width; black where the image is smaller. Halves are rounded as in
+    transformers' ``center_crop``."""
+    height, width = crop
+    middle = Image.new("RGB", (width, height))
+    middle.paste(image, (-((image.width - width) // 2), -((image.height - height) // 2)))
+    return middle
 
 
-def prepare(
-    image: Image.Image, size: int, aspect: Aspect = "pad", resolution: int | None = None
-) -> UInt8[np.ndarray, "size size 3"]:
-    """The square that a tower of ``size`` pixels reads; an image that has this size passes unchanged.
+def _processed(image: Image.Image, steps: ImageSteps) -> Image.Image:
+    if steps.pad and steps.resize is not None:
+        height, width = steps.resize if isinstance(steps.resize, tuple) else (steps.resize, steps.resize)
+        image = _pad_and_resize(image, (width, height), steps.resample)
+    elif steps.resize is not None:
+        image = _resize(image, steps.resize, steps.resample)
+    return image if steps.crop is None else _centre(image, steps.crop)
+
+
+def prepare(image: Image.Image, steps: ImageSteps, resolution: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """The square that a tower reads.
 
     Args:
         image: RGB.
-        size: Side of the result.
-        aspect: "pad" keeps the whole image on a square of the background colour (LLaVA's ``expand2square``);
-            "square" keeps the centre square and loses what lies outside.
+        steps: How it is made; those of :func:`vlm_jax.config.own_steps` leave an image of their size unchanged.
         resolution: A coarser view: the result is averaged down to this many pixels a side and stretched again
             (bilinear), for a reader that sees less well.
 
     Raises:
-        InputError: See ``_resize_and_crop``.
+        InputError: See ``_resize``.
     """
-    if aspect not in _REDUCED:
-        raise ValueError(f"aspect must be 'pad' or 'square', not {aspect!r}")
-    image = _REDUCED[aspect](image, size)
+    image = _processed(image, steps)
     if resolution is not None:
+        size = image.size
         image = image.resize((resolution, resolution), Image.Resampling.BOX)
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
+        image = image.resize(size, Image.Resampling.BILINEAR)
     return np.asarray(image)
 
 

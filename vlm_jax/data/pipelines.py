@@ -32,15 +32,8 @@ from vlm_jax.data.assemble import (
     suffixes,
     viewer,
 )
-from vlm_jax.data.conversation import (
-    Encoded,
-    Template,
-    Tokenizer,
-    Turn,
-    encode_continuation,
-    encode_conversation,
-    encode_prompt,
-)
+from vlm_jax.data.conversation import Template, Tokenizer, Turn
+from vlm_jax.data.encoding import Encoded, encode_continuation, encode_conversation, encode_prompt
 from vlm_jax.data.evaluation_turn import RewardPrompt
 from vlm_jax.data.sources import Instruction, Preference, Prompt
 from vlm_jax.errors import TooLongError

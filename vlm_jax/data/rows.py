@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from vlm_jax.errors import InputError
-from vlm_jax.files import read_lines, read_text, refuse_constant
+from vlm_jax.files import read_lines, read_text, refuse_constant, refuse_packed
 
 _LAYOUT = "a JSON list of objects, or one JSON object per line"
 
@@ -153,6 +153,7 @@ def _quickly(line: str) -> dict[str, Any] | None:
 
 
 def _values(path: str | Path) -> Iterator[tuple[Origin, Any]]:
+    refuse_packed(path)
     first = next((line for line in read_lines(path) if line.strip()), "")
     if first.lstrip().startswith("["):
         return _only_list(read_text(path), str(path))

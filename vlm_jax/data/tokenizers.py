@@ -1,6 +1,7 @@
 """The tokenizer of a checkpoint, as its training used it."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +44,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         if sentencepiece_alone:
             tokenizer = LlamaTokenizer.from_pretrained(folder, local_files_only=True, legacy=True, **_emptied(folder))
         else:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            with _whatever_the_model():
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         # transformers 4 gives False for a folder without one.
         question = tokenizer("what is it?", add_special_tokens=False)["input_ids"]
     except Exception as error:
@@ -71,6 +73,19 @@ def _unadvised() -> Iterator[None]:
         yield
     finally:
         del os.environ[switch]
+
+
+@contextlib.contextmanager
+def _whatever_the_model() -> Iterator[None]:
+    """transformers reads config.json to choose a class, and warns of a ``model_type`` that it does not know, original
+    LLaVA's ``llava_llama`` for one."""
+    logger = logging.getLogger("transformers.configuration_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _emptied(folder: Path) -> dict[str, str]:

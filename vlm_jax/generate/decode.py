@@ -46,12 +46,15 @@ def generate(
         edit: Asked for the change of block outputs in the prompts [b, t], and then in every step's tokens [b, 1].
 
     Returns:
-        See :class:`Generation`; stops early when every row has ended. The image placeholder is never drawn.
+        See :class:`Generation`; stops early when every row has ended. The image placeholder is never drawn, unless the
+        model is to answer as transformers does.
     """
     rows, width = prompts.tokens.shape
     ends = jnp.array((config.eos_token_id, *config.end_token_ids))
     cache = empty_cache(config.language, rows, width + sampling.max_new_tokens, jnp.dtype(config.dtype))
     prefill = forward(config, base, adapter, prompts, cache=cache, edit=edit and edit(prompts))
+    # Beyond any table: no id is forbidden.
+    forbidden = config.image_token_id if config.as_transformers is None else config.language.vocab_size
     blank = (rows, sampling.max_new_tokens)
     state = _State(
         step=jnp.zeros((), jnp.int32),
@@ -67,7 +70,7 @@ def generate(
             jax.random.fold_in(key, state.step),
             logits(config, base, hidden)[:, 0],
             sampling,
-            config.image_token_id,
+            forbidden,
         )
         alive = ~state.ended
         return state.replace(

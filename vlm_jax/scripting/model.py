@@ -10,9 +10,10 @@ from jaxtyping import Array, Float, Float32
 
 from vlm_jax.arrays import Batch, EvalBatch, Params
 from vlm_jax.checkpoints.opening import MeshOptions, Model, open_model, open_role, policy_of
+from vlm_jax.checkpoints.reading import Like
 from vlm_jax.checkpoints.reward_view import VIEW_FILE, TrainedView, read_trained_view
 from vlm_jax.data.assemble import placed
-from vlm_jax.data.conversation import encode_texts
+from vlm_jax.data.encoding import encode_answer
 from vlm_jax.data.pipelines import image_continuations, image_prompts, judged_answers, prompt_lengths
 from vlm_jax.data.sources import Prompt
 from vlm_jax.errors import InputError
@@ -37,6 +38,7 @@ def load(
     dtype: DType | None = None,
     mesh: MeshOptions | Mapping[str, int] | None = None,
     preset: str | None = None,
+    like: Like | None = None,
 ) -> "Vlm":
     """Open a checkpoint, and an adapter over it, for a script.
 
@@ -47,6 +49,9 @@ def load(
         dtype: Arithmetic of the activations; left out: the checkpoint's own. Weights keep their type.
         mesh: Layout of the devices, ``{"data": 1, "fsdp": 1, "tensor": 1}``; left out: one device.
         preset: A name of ``config.PRESETS`` that the checkpoint must agree with.
+        like: "transformers" reads pictures and prompts as its processor makes them from the checkpoint's own files,
+            "llava" as LLaVA's training had them; left out: as the adapter was trained, else as the checkpoint says,
+            which is mostly "llava".
 
     Raises:
         InputError: A file is missing or broken, the preset is another model, an argument is of no known kind, or there
@@ -55,7 +60,7 @@ def load(
     if dtype is not None and dtype not in get_args(DType):
         raise InputError(f"dtype {dtype!r}", " or ".join(get_args(DType)))
     folder = None if adapter is None else Path(adapter)
-    model = open_model(str(checkpoint), _mesh_options(mesh), preset, folder, dtype, masters=False)
+    model = open_model(str(checkpoint), _mesh_options(mesh), preset, folder, dtype, like=like)
     role = open_role(model, folder)
     view = read_trained_view(folder) if folder is not None and "head" in role else None
     return Vlm(str(checkpoint), model, role, folder, view)
@@ -115,7 +120,7 @@ class Vlm:
             max_length: Most positions that a prompt may take, image included; left out: image + 2048.
         """
         lora, sampling = policy_of(self.role, self.adapter), Sampling(max_new_tokens, temperature, top_p, top_k)
-        records = prompts(aligned(images=images, questions=questions))
+        records = self._prompts(aligned(images=images, questions=questions))
         if not records:
             return []
         batches = self._batches(image_prompts, batch_size, records, max_length=max_length)
@@ -137,11 +142,10 @@ class Vlm:
 
     def tokens(self, answers: Texts) -> list[list[str]]:
         """How the tokens of each answer are spelled, the end token last."""
-        tokenizer, end = self.model.tokenizer, self.model.config.eos_token_id
-        rows = texts("answers", aligned(answers=answers)["answers"])
+        model = self.model
         return [
-            tokenizer.convert_ids_to_tokens([*ids, end])
-            for ids in encode_texts(tokenizer, [f"{self.model.template.lead}{row}" for row in rows])
+            model.tokenizer.convert_ids_to_tokens(encode_answer(model.tokenizer, model.template, row, model.config))
+            for row in texts("answers", aligned(answers=answers)["answers"])
         ]
 
     def states(
@@ -191,7 +195,7 @@ class Vlm:
             sigmoid(d).
         """
         columns = aligned(images=images, questions=questions, answers=answers, facts=facts)
-        records, said = prompts(columns), texts("answers", columns["answers"])
+        records, said = self._prompts(columns), texts("answers", columns["answers"])
         scores = np.zeros(len(records), np.float32)
         for found in self.score_batches(records, said, batch_size=batch_size):
             scores[list(found)] = list(found.values())
@@ -247,13 +251,16 @@ class Vlm:
             raise InputError(f"apply {apply!r:.60} at {at!r}", f"a function, at {', '.join(get_args(At))}")
         return dataclasses.replace(self, change=EditAt(apply, self._layers(layers, first=1), at))
 
+    def _prompts(self, columns: Mapping[str, list[Any]]) -> list[Prompt]:
+        return prompts(columns, as_transformers=self.model.config.as_transformers is not None)
+
     def _answered(
         self, images: Pictures, questions: Texts, answers: Texts | None, batch_size: int, compute: Callable, *more: Any
     ) -> list[tuple[Batch, Any]]:
         """``passes.by_row`` over prompts, with whole answers behind them where there are any."""
         lora = policy_of(self.role, self.adapter)
         columns = aligned(images=images, questions=questions, answers=answers)
-        records = prompts(columns)
+        records = self._prompts(columns)
         if not records:
             return []
         if answers is None:

@@ -19,8 +19,12 @@ from vlm_jax.errors import InputError
 Picture = Image.Image | np.ndarray | str | Path | bytes | None
 
 
-def prompts(columns: Mapping[str, list[Any]]) -> list[Prompt]:
+def prompts(columns: Mapping[str, list[Any]], as_transformers: bool = False) -> list[Prompt]:
     """Rows of :func:`aligned` columns ``images`` and ``questions``, and ``facts`` where there are any.
+
+    Args:
+        columns: Of one length.
+        as_transformers: Whose RGB is made of images, see :func:`vlm_jax.data.images.load_image`.
 
     Raises:
         InputError: An image, a question or facts are of no kind that is read; names column and row. Files are read
@@ -32,7 +36,7 @@ def prompts(columns: Mapping[str, list[Any]]) -> list[Prompt]:
     for number, (image, question) in enumerate(zip(columns["images"], columns["questions"], strict=True), 1):
         facts = columns["facts"][number - 1] if "facts" in columns else None
         if id(image) not in sources:
-            sources[id(image)] = _source(image, number)
+            sources[id(image)] = _source(image, number, as_transformers)
         with _column("questions", number):
             turn = _turn(question, image)
         with _column("facts", number):
@@ -100,25 +104,25 @@ def _check_facts(facts: Any) -> None:
         raise InputError(f"facts {facts!r:.60}", "a list of sentences for each row, or None")
 
 
-def _source(image: Any, row: int) -> Source | None:
+def _source(image: Any, row: int, as_transformers: bool) -> Source | None:
     """Where the pipelines read an image from; pixels in memory are checked and converted here."""
     with _column("images", row):
         if isinstance(image, np.ndarray):
             image = _from_array(image)
         if isinstance(image, Image.Image):
             opened = image
-            upright = _upright(lambda: opened)
+            upright = _upright(lambda: opened, as_transformers)
             return lambda: upright
         if isinstance(image, str | Path | bytes):
-            return _Encoded(image, row)
+            return _Encoded(image, as_transformers, row)
         if image is None:
             return None
         raise InputError(f"an image of type {type(image).__name__}", "a PIL image, a path, bytes, an array or None")
 
 
-def _upright(source: Source) -> Image.Image:
+def _upright(source: Source, as_transformers: bool) -> Image.Image:
     """As :func:`load_image` has it, without the EXIF that would turn it once more when a pipeline loads it again."""
-    return Image.fromarray(np.asarray(load_image(source)))
+    return Image.fromarray(np.asarray(load_image(source, as_transformers)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,16 +130,18 @@ class _Encoded:
     """Opens an image when it is called.
 
     Attributes:
-        image: Its file, or the file's bytes; decides alone which are equal, so that none is prepared twice.
-        row: The first that shows it.
+        image: Its file, or the file's bytes.
+        as_transformers: Whose RGB is made of it.
+        row: The first that shows it; without a part in which are equal, so that none is prepared twice.
     """
 
     image: str | Path | bytes
+    as_transformers: bool
     row: int = dataclasses.field(compare=False)
 
     def __call__(self) -> Image.Image:
         try:
-            return _upright(self.image)
+            return _upright(self.image, self.as_transformers)
         except InputError as error:
             placed = error.at("images", self.row)
             raise _ImageError(placed.found, placed.expected, file=placed.file, row=placed.row) from None

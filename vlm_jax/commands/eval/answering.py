@@ -35,6 +35,9 @@ class Answering:
         max_new_tokens: Limit of an answer.
         batch_size: Answers at a time.
         seed: Of the draws.
+        like: `transformers` reads pictures and prompts as its processor makes them from the checkpoint's own files;
+            `llava` as LLaVA's training had them. Left out: as the adapter was trained, else as the checkpoint says,
+            which is mostly `llava`.
         dtype: Arithmetic; the checkpoint's own without.
         mesh: Layout of the devices.
     """
@@ -50,6 +53,7 @@ class Answering:
     max_new_tokens: Annotated[int, Range(1, 65536)] = 1024
     batch_size: Annotated[int, Range(1, 65536)] = 16
     seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
+    like: Literal["llava", "transformers"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     mesh: MeshOptions = MeshOptions()
 
@@ -106,17 +110,18 @@ def _check_pictures(to_ask: Sequence["ImageQuestion"]) -> None:
 
 
 def _answer_file(options: Answering, target: Path, to_ask: Sequence["ImageQuestion"]) -> None:
-    from vlm_jax.checkpoints.opening import open_model, open_policy
+    from vlm_jax.checkpoints.opening import open_model, open_policy, with_aspect
     from vlm_jax.data.conversation import TEMPLATES
     from vlm_jax.evals.answering.runner import answer_file
     from vlm_jax.generate.sampling import Sampling
 
     _check_pictures(to_ask)
-    model = open_model(options.checkpoint, options.mesh, adapter=options.adapter, dtype=options.dtype, masters=False)
+    how = {"adapter": options.adapter, "dtype": options.dtype, "like": options.like}
+    model = open_model(options.checkpoint, options.mesh, **how)
     if options.template != "own":
         model = dataclasses.replace(model, template=TEMPLATES[options.template])
     if options.aspect != "own":
-        model = dataclasses.replace(model, config=dataclasses.replace(model.config, aspect=options.aspect))
+        model = with_aspect(model, options.aspect)
     lora = open_policy(model, options.adapter)
     sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     answer_file(

@@ -8,7 +8,9 @@ synonyms.txt; without it a table of our own names the objects, and figures diffe
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,10 +20,12 @@ from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.commands.eval.scoring import Scoring, check_spoken, conclude, image_file, picture
 
 if TYPE_CHECKING:
+    from vlm_jax.data.rows import Row
     from vlm_jax.evals.answering.questions import ImageQuestion
     from vlm_jax.evals.statistics.tally import Scored
 
 PROMPT = "Please describe this image in detail."
+_IDS = ("image_id", "question_id", "id", "index", "image")
 _OWN_NAMES = "objects named by a table of ours, not by CHAIR's synonyms.txt: near to published figures, not equal"
 
 
@@ -49,7 +53,7 @@ class Options(Scoring):
 
 def run(options: Options) -> None:
     from vlm_jax.errors import InputError
-    from vlm_jax.evals.answering.answer_files import Pairing, read_answers
+    from vlm_jax.evals.answering.answer_files import Pairing, collect_answers, iter_answer_rows
     from vlm_jax.evals.answering.questions import ImageQuestion
     from vlm_jax.evals.chair import scorer as chair
     from vlm_jax.evals.chair.coco_objects import NAMES_FILE, check_objects, read_names, read_objects
@@ -59,7 +63,9 @@ def run(options: Options) -> None:
     check_objects(objects, names, options.objects)
 
     def score(path: Path) -> "Scored":
-        answers = read_answers(path, Pairing(("image_id",), objects, options.id_key))
+        pairing = Pairing(_IDS, objects, options.id_key)
+        identify = functools.partial(image_of, pattern=options.image_name, images=objects)
+        answers = collect_answers(iter_answer_rows(path, pairing), pairing, identify)
         captions = {image: answer.text for image, answer in answers.items()}
         check_spoken(captions.values(), path, options)
         try:
@@ -74,3 +80,23 @@ def run(options: Options) -> None:
         return [ImageQuestion(image, options.prompt, picture(images, files[image], options)) for image in objects]
 
     conclude("CHAIR", options.mode, options, score, to_ask)
+
+
+def image_of(row: "Row", key: str, pattern: str, images: Collection[str]) -> str:
+    """The image of an answer: its id under a key, or that of the file which stands there.
+
+    Args:
+        row: Of the file of answers.
+        key: Of its id.
+        pattern: A file's name by its id.
+        images: Ids of all images.
+
+    Raises:
+        InputError: There is neither text nor a number.
+    """
+    from vlm_jax.evals.answering.answer_files import row_id
+
+    said = row_id(row, key)
+    number = re.search(r"(\d+)\.\w+$", said)
+    image = str(int(number[1])) if number else said
+    return image if image in images and said not in images and image_file(pattern, image) == Path(said).name else said

@@ -28,6 +28,9 @@ class Options:
         prompt_lengths: Positions that prompts are padded to, each to the shortest that holds it; image included.
         allow_empty: Score even where every answer is empty, which is mostly a model that is broken.
         preset: Refuse a checkpoint that is not this preset.
+        like: `transformers` reads pictures and prompts as its processor makes them from the checkpoint's own files;
+            `llava` as LLaVA's training had them. Left out: as the adapter was trained, else as the checkpoint says,
+            which is mostly `llava`.
         mesh: Layout of the devices.
     """
 
@@ -42,6 +45,7 @@ class Options:
     prompt_lengths: Annotated[tuple[int, ...] | None, Range(1, 65536)] = from_recipe()
     allow_empty: bool = False
     preset: str | None = None
+    like: Literal["llava", "transformers"] | None = None
     mesh: MeshOptions = MeshOptions()
 
 
@@ -72,7 +76,7 @@ def measure(options: Options) -> dict:
     begun = begin(options, options.output, record, options.checkpoint, without_effect=("batch_size",))
     if begun.finished():
         return read_json(options.output)
-    model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter)
+    model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter, like=options.like)
     lora = open_policy(model, options.adapter)
     limits = options.batch_size, options.prompt_lengths, options.max_new_tokens, options.allow_empty
     scores = evaluate(model, lora, options.world, options.split, *limits)

@@ -8,7 +8,8 @@ import numpy as np
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.opening import Model
 from vlm_jax.data.assemble import batch_of, viewer
-from vlm_jax.data.conversation import Turn, encode_conversation
+from vlm_jax.data.conversation import Turn
+from vlm_jax.data.encoding import encode_conversation
 from vlm_jax.data.sources import Preference
 from vlm_jax.models.llava import forward
 from vlm_jax.parallel.compile import place_batch

@@ -8,7 +8,8 @@ import numpy as np
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.opening import Model
 from vlm_jax.data.assemble import batch_of, judged, placed, suffixes, viewer
-from vlm_jax.data.conversation import Encoded, Turn, encode_conversation, encode_prompt
+from vlm_jax.data.conversation import Turn
+from vlm_jax.data.encoding import Encoded, encode_conversation, encode_prompt
 from vlm_jax.data.evaluation_turn import RewardPrompt
 from vlm_jax.data.pipelines import prompt_lengths
 from vlm_jax.data.sources import Prompt

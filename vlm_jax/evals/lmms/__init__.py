@@ -10,6 +10,8 @@ The model's arguments, with their defaults:
     batch_size  1           Answers at a time; goes before lmms-eval's own --batch_size, which it hands over too.
     aspect  own             ``pad`` shows the whole image, ``square`` its middle; the checkpoint's without.
     template  own           System line: the checkpoint's, ``vicuna_v1``, or ``llava_v1`` (LLaVA-RLHF's evaluations).
+    like                    ``transformers`` reads pictures and prompts as its processor makes them, ``llava`` as
+                            LLaVA's training had them; as the adapter was trained, else as the checkpoint says.
     seed  0                 Of the draws, where a task samples.
     data, fsdp, tensor  1   Layout of the devices. One process uses them all: start it without ``accelerate launch``.
 

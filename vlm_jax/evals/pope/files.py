@@ -6,12 +6,13 @@
 
 The last two hold all three of POPE's files, told apart by their category; in VLMEvalKit's a question that several have
 in common stands once, under "popular,random" say. lmms-eval asks all three at once, under the same ids, so that its log
-holds three answers of every id: which of them are to these questions their texts tell.
+holds three answers of every id: which of them are to these questions their texts tell. So do LLaVA's answers to its
+own llava_pope_test.jsonl, where two of the three have ids of LLaVA's.
 """
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,6 +127,10 @@ def answers_for(
     log = _DOCUMENT in next(answer_files.iter_answer_rows(path, pairing)).values
     if not log and category is None:
         answers = answer_files.read_answers(path, pairing, ids=list(texts))
+        if len(answers) > len(texts) and (block := _block_among(answers, texts)):
+            rows = [one.row for one in block.values()]
+            remark = f"rows {rows[0]} to {rows[-1]} of {len(answers)} answers; the others are to other questions"
+            return answers_to(list(texts), block, path, texts), (remark,)
         return answers_to(list(texts), answers, path, texts), ()
     rows = [
         row
@@ -143,6 +148,18 @@ def answers_for(
     others = ", ".join(other for other in found if other != fitting[0])
     remarks = (f"answers to {fitting[0]} of lmms-eval's log; left out: {others}",) if others else ()
     return answers_to(list(texts), found[fitting[0]], path, texts), remarks
+
+
+def _block_among(answers: Mapping[str, Answer], texts: Mapping[str, str]) -> dict[str, Answer]:
+    """Of LLaVA's answers to all three of POPE's files in one, two of them under ids of its own, those in a line that
+    repeat these questions; nothing where there are none, or more than once."""
+    rows, wanted = list(answers.values()), list(texts.values())
+    starts = [
+        start
+        for start in range(len(rows) - len(wanted) + 1)
+        if all(text in (rows[start + place].question or "") for place, text in enumerate(wanted))
+    ]
+    return dict(zip(texts, rows[starts[0] :], strict=False)) if len(starts) == 1 else {}
 
 
 def _blocks(rows: Iterable[Row], pairing: Pairing) -> dict[str, list[Row]]:
