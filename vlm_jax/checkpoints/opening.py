@@ -98,12 +98,12 @@ def open_model(
     from vlm_jax.config import PRESETS
     from vlm_jax.data.chat_template import as_transformers, ended_by, template_named
     from vlm_jax.data.tokenizers import load_tokenizer
-    from vlm_jax.errors import InputError
+    from vlm_jax.errors import InputError, did_you_mean
     from vlm_jax.parallel.mesh import make_mesh
 
     folder = checkpoint_folder(checkpoint)
     if preset is not None and preset not in PRESETS:
-        raise InputError(f"preset {preset!r}", f"one of {', '.join(PRESETS)}")
+        raise InputError(f"preset {preset!r}{did_you_mean(preset, PRESETS)}", f"one of {', '.join(PRESETS)}")
     try:
         mesh = make_mesh(**dataclasses.asdict(mesh_options))
     except ValueError as error:
