@@ -189,7 +189,7 @@ def test_a_checkpoint_of_another_preset(verb, commands, refused, write, checkpoi
 def test_folders_that_are_not_there_or_not_whole(refused, checkpoint, adapter, world, tmp_path):
     gone = tmp_path / "gone"
     ask = ["generate", "--prompt", "hi", "--checkpoint"]
-    assert f"{gone / 'config.json'}: found no such file" in refused(*ask, gone)
+    assert f"{gone}: found no such folder" in refused(*ask, gone)
     assert f"{gone}: found no adapter_config.json" in refused(*ask, checkpoint, "--adapter", gone)
     line = refused(*ask, checkpoint, "--adapter", adapter)
     assert "found a reward model, or a value model (it has a head); expected a policy's adapter" in line
