@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -181,6 +182,10 @@ def refuse_pointer(path: Path) -> None:
 @contextlib.contextmanager
 def _readable(path: str | Path) -> Iterator[None]:
     try:
+        # A pipe may wait for ever, and a device never end.
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise InputError("no regular file", "a file", file=str(path))
         yield
     except FileNotFoundError:
         raise InputError("no such file", "a file", file=str(path)) from None
@@ -188,6 +193,9 @@ def _readable(path: str | Path) -> Iterator[None]:
         raise InputError("a file that is not permitted to be read", "the right to read it", file=str(path)) from None
     except OSError as error:
         raise InputError(f"a file that cannot be read ({error.strerror})", "a file", file=str(path)) from None
+    except MemoryError:
+        found = f"a file of {os.path.getsize(path):,} bytes"
+        raise InputError(found, "one that fits into memory", file=str(path)) from None
 
 
 def decode(content: bytes, path: str | Path, before: int = 0) -> str:
@@ -217,6 +225,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def malformed(error: json.JSONDecodeError, lines_before: int = 0) -> str:
+    """What is wrong with a text that should be JSON, where, and what stands there."""
+    rest = error.doc[error.pos : error.pos + 20]
+    wrong = f"{error.msg.removesuffix(' at')} at {repr(rest) if rest else 'the end'}"
+    return f"malformed JSON at line {error.lineno + lines_before}, column {error.colno} ({wrong})"
+
+
 def read_json(path: str | Path, unique: bool = False) -> dict[str, Any]:
     """The one JSON object that a file holds.
 
@@ -232,8 +247,7 @@ def read_json(path: str | Path, unique: bool = False) -> dict[str, Any]:
         value = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_unique if unique else None)
     except json.JSONDecodeError as error:
         refuse_pointer(Path(path))
-        found = f"malformed JSON at line {error.lineno}, column {error.colno} ({error.msg})"
-        raise InputError(found, "a JSON object", file=file) from None
+        raise InputError(malformed(error), "a JSON object", file=file) from None
     except InputError as error:
         raise error.at(file) from None
     except RecursionError:
@@ -280,10 +294,25 @@ def write_lines(path: str | Path, lines: Iterable[bytes]) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file that was written line by line; a last line that was cut off by a kill is left out."""
+    """The objects of a file that was written line by line; a last line that was cut off by a kill is left out.
+
+    Raises:
+        InputError: A line is no JSON object; names it.
+    """
     # Bytes: a kill may cut a letter, and splitlines of text also splits at separators that JSON may hold as they are.
-    *lines, _ = path.read_bytes().split(b"\n")
-    return [json.loads(line) for line in lines]
+    with _readable(path):
+        *lines, _ = path.read_bytes().split(b"\n")
+    return [_written_line(line, path, number) for number, line in enumerate(lines, 1)]
+
+
+def _written_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{line[:60]!r}", "a JSON object, as it was written", file=str(path), row=number)
+    return value
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -328,6 +328,7 @@ def _checked(
     return dataclasses.replace(source, remarks=tuple(source.mixed_types()))
 
 
+@functools.cache
 def stored_shapes(layout: LayoutName, config: LlavaConfig) -> Params:
     """Shapes of everything a layout's file holds: transformers' has two projector matrices in any case."""
     stored = dataclasses.replace(config, projector="mlp") if layout == "hf" else config

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vlm_jax.commands.ppo_options import Options, complete, settings_of
 from vlm_jax.commands.reward_view import check_view, evaluation_turn
-from vlm_jax.commands.training import checked, open_for_training
+from vlm_jax.commands.training import checked, open_for_training, require_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +33,7 @@ _LARGEST_GAPS = {
 
 def run(options: Options) -> None:
     from vlm_jax.checkpoints.adapters import save_adapter
+    from vlm_jax.generate.answers import require_memory as require_rollout_fits
     from vlm_jax.parallel.compile import place
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.loop import Pace, train
@@ -51,6 +52,9 @@ def run(options: Options) -> None:
     records = checked(options, begun, rows, encoder_of(options, model))
     frozen = frozen_roles(options, model)
     settings = settings_of(options)
+    require_rollout_fits(model, options.batch_size, options.prompt_length, settings.sampling)
+    rows, width = options.batch_size // options.minibatches, options.prompt_length + options.max_new_tokens
+    require_memory(options, model, rows, width, lambda: first_params(model.config, frozen))
     state = place(model.mesh, start(settings.optim, first_params(model.config, frozen)))
     step = rollout_and_update(model, settings, frozen, state, records, options.out / "answers", options.seed)
     pace = Pace(
@@ -88,12 +92,12 @@ def frozen_roles(options: Options, model: "Model") -> "Params":
     """Reference and reward model.
 
     Raises:
-        InputError: The reward model has no head.
+        InputError: The reward model has no head, or the policy has one or changes nothing.
     """
-    from vlm_jax.checkpoints.opening import open_role
+    from vlm_jax.checkpoints.opening import open_policy, open_role
     from vlm_jax.errors import InputError
 
-    frozen = {"reference": open_role(model, options.policy), "reward": open_role(model, options.reward)}
+    frozen = {"reference": {"lora": open_policy(model, options.policy)}, "reward": open_role(model, options.reward)}
     if "head" not in frozen["reward"]:
         raise InputError("an adapter without a reward head", "what `vlm-jax reward` wrote", file=str(options.reward))
     return frozen

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vlm_jax.commands.reward_options import Options, complete
 from vlm_jax.commands.reward_view import evaluation_turn, view_with
-from vlm_jax.commands.training import checked, open_for_training, optim_of
+from vlm_jax.commands.training import checked, open_for_training, optim_of, require_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,6 +44,8 @@ def run(options: Options) -> None:
     learnt, held_out = split_pairs(options, checked(options, begun, rows, encoder_of(options, model)))
     steps = max(1, round(options.epochs * len(learnt) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
+    # A row an answer.
+    require_memory(options, model, 2 * options.batch_size, options.max_length, lambda: first_role(options, model))
     state = place(model.mesh, start(optim, first_role(options, model)))
     settings = RewardSettings(optim, options.centring, options.microbatches)
     step = jit_step(reward_step, model.mesh, model.config, settings, state=state)

@@ -39,16 +39,19 @@ class Options:
 
 
 def run(options: Options) -> None:
+    from vlm_jax.errors import InputError
     from vlm_jax.files import new_folder, write_json
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.progress import Meter
     from vlm_jax.scenes.files import write_world
     from vlm_jax.scenes.world import SPLITS
 
+    sizes = {split: getattr(options, split) for split in SPLITS}
+    if not any(sizes.values()):
+        raise InputError("a world without a scene", f"at least one of --{', --'.join(SPLITS)}")
     begun = begin(options, options.out, options.out / "world.json")
     if begun.finished():
         return
-    sizes = {split: getattr(options, split) for split in SPLITS}
     with new_folder(options.out) as partial, Meter("scenes", sum(sizes.values())) as meter:
         write_world(partial, sizes, options.dials, options.seed, lambda done, _: meter.update(done))
         write_json(partial / "world.json", begun.made)

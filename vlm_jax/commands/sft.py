@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
-from vlm_jax.commands.training import NewAdapter, Training, checked, open_for_training, optim_of, require_share
+from vlm_jax.commands.training import (
+    NewAdapter,
+    Training,
+    checked,
+    open_for_training,
+    optim_of,
+    require_memory,
+    require_share,
+)
 from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
@@ -59,6 +67,7 @@ def run(options: Options) -> None:
     steps = max(1, round(options.epochs * len(records) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     sees = any(record.image is not None for record in records)
+    require_memory(options, model, options.batch_size, options.max_length, lambda: first_weights(options, model, sees))
     state = place(model.mesh, start(optim, first_weights(options, model, sees)))
     batches = instruction_batches(records, *reading, options.batch_size, options.max_length, options.seed)
     step = jit_step(sft_step, model.mesh, model.config, SftSettings(optim, options.microbatches), state=state)

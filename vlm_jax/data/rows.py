@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from vlm_jax.errors import InputError
-from vlm_jax.files import read_lines, read_text, refuse_constant
+from vlm_jax.files import malformed, read_lines, read_text, refuse_constant, refuse_pointer
 
 _LAYOUT = "a JSON list of objects, or one JSON object per line"
 
@@ -81,8 +81,7 @@ def _decode(text: str, start: int, origin: Origin, first_line: int = 1, layout: 
     try:
         return _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
-        line = error.lineno + first_line - 1
-        found = f"malformed JSON at line {line}, column {error.colno} ({error.msg})"
+        found = malformed(error, first_line - 1)
         raise InputError(found, layout, file=origin.file, row=origin.row) from None
     except InputError as error:
         raise error.at(*origin) from None
@@ -153,6 +152,7 @@ def _quickly(line: str) -> dict[str, Any] | None:
 
 
 def _values(path: str | Path) -> Iterator[tuple[Origin, Any]]:
+    refuse_pointer(Path(path))
     first = next((line for line in read_lines(path) if line.strip()), "")
     if first.lstrip().startswith("["):
         return _only_list(read_text(path), str(path))

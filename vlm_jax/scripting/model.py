@@ -16,10 +16,11 @@ from vlm_jax.data.conversation import encode_texts
 from vlm_jax.data.pipelines import image_continuations, image_prompts, judged_answers, prompt_lengths
 from vlm_jax.data.sources import Prompt
 from vlm_jax.errors import InputError
-from vlm_jax.generate.answers import answer
+from vlm_jax.generate.answers import answer, require_memory
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.interpret.edit_at import At, EditAt
 from vlm_jax.models.llava import Capture, Site
+from vlm_jax.parallel.memory import bytes_of, reading, require_fits
 from vlm_jax.ranges import check_ranges
 from vlm_jax.scripting import passes
 from vlm_jax.scripting.rows import Picture, aligned, prompts, texts
@@ -118,6 +119,8 @@ class Vlm:
         records = prompts(aligned(images=images, questions=questions))
         if not records:
             return []
+        rows, lengths = self._shape(batch_size, len(records), max_length)
+        require_memory(self.model, rows, min(lengths), sampling)
         batches = self._batches(image_prompts, batch_size, records, max_length=max_length)
         return list(answer(self.model, lora, batches, sampling, seed, edit=self.change))
 
@@ -273,13 +276,18 @@ class Vlm:
         **options: Any,
     ) -> Iterable[EvalBatch]:
         """Batches of a pipeline of ``data.pipelines`` that has every record once."""
-        model = self.model
+        model, (rows, lengths) = self.model, self._shape(batch_size, len(records), max_length)
+        needs = {"weights": bytes_of(model.base), **reading(model.config, rows, min(lengths))}
+        require_fits(model.mesh, needs, "a smaller batch size")
+        return pipeline(records, *more, model.tokenizer, model.config, model.template, rows, lengths, **options)
+
+    def _shape(self, batch_size: int, records: int, max_length: int | None) -> tuple[int, list[int]]:
+        """Rows of a batch, and the lengths that texts are filled up to."""
         if batch_size < 1 or (max_length is not None and max_length < 1):
             raise InputError(f"batch_size {batch_size}, max_length {max_length}", "numbers above 0")
-        parts = model.mesh.shape["data"] * model.mesh.shape["fsdp"]
-        filled = -(-(1 << (len(records) - 1).bit_length()) // parts) * parts
-        shape = min(batch_size, filled), prompt_lengths(model.config, max_length)
-        return pipeline(records, *more, model.tokenizer, model.config, model.template, *shape, **options)
+        parts = self.model.mesh.shape["data"] * self.model.mesh.shape["fsdp"]
+        filled = -(-(1 << (records - 1).bit_length()) // parts) * parts
+        return min(batch_size, filled), prompt_lengths(self.model.config, max_length)
 
     def _layers(self, layers: Sequence[int], first: int) -> tuple[int, ...]:
         last = self.model.config.language.layers

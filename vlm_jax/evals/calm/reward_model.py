@@ -14,6 +14,7 @@ from vlm_jax.data.pipelines import prompt_lengths
 from vlm_jax.data.sources import Prompt
 from vlm_jax.evals.calm.trial import PLACES, Trial, Verdict
 from vlm_jax.parallel.compile import place_batch
+from vlm_jax.parallel.memory import bytes_of, reading, require_fits
 from vlm_jax.train.reward import reward_scores
 
 # Texts that are sorted by length at a time.
@@ -48,6 +49,8 @@ class RewardComparer:
         self._view = viewer(model.config, resolution)
         self._suffix_of = suffixes(model.tokenizer, model.template, prompt)
         self._buckets = prompt_lengths(model.config, max_length)
+        needs = {"weights": bytes_of(model.base), **reading(model.config, batch_size, min(self._buckets))}
+        require_fits(model.mesh, needs, "a smaller --batch-size")
         self._score = jax.jit(lambda base, role, batch: reward_scores(model.config, base, role, batch))
 
     def __call__(self, trials: Sequence[Trial]) -> list[Verdict | None]:

@@ -7,7 +7,7 @@ from vlm_jax.data.conversation import IMAGE, Turn
 from vlm_jax.data.pipelines import image_prompts
 from vlm_jax.data.sources import Prompt
 from vlm_jax.evals.judges.interface import Finished, Judgement, JudgeRequest, unnoticed
-from vlm_jax.generate.answers import answer_batches
+from vlm_jax.generate.answers import answer_batches, require_memory
 from vlm_jax.generate.sampling import Sampling
 
 # Positions of text, added to those of the image: a rubric, two answers and what is known of the image.
@@ -52,6 +52,7 @@ class CheckpointJudge:
         model = self._model = self._model or open_model(self._checkpoint, self._mesh)
         records = [_record(request) for request in requests]
         buckets = [model.config.vision.patches + length for length in _TEXT_BUCKETS]
+        require_memory(model, self._batch_size, min(buckets), sampling)
         batches = image_prompts(records, model.tokenizer, model.config, model.template, self._batch_size, buckets)
         for answers in answer_batches(model, open_policy(model, None), batches, sampling):
             yield from answers.items()
