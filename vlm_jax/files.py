@@ -182,10 +182,7 @@ def refuse_pointer(path: Path) -> None:
 @contextlib.contextmanager
 def _readable(path: str | Path) -> Iterator[None]:
     try:
-        # A pipe may wait for ever, and a device never end.
-        mode = os.stat(path).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise InputError("no regular file", "a file", file=str(path))
+        _refuse_streams(path)
         yield
     except FileNotFoundError:
         raise InputError("no such file", "a file", file=str(path)) from None
@@ -196,6 +193,17 @@ def _readable(path: str | Path) -> Iterator[None]:
     except MemoryError:
         found = f"a file of {os.path.getsize(path):,} bytes"
         raise InputError(found, "one that fits into memory", file=str(path)) from None
+
+
+def _refuse_streams(path: str | Path) -> None:
+    """A pipe may wait for ever, and a device never end."""
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError:
+        # A zero byte.
+        raise InputError(f"the name {str(path)!r}", "the name of a file") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError("no regular file", "a file", file=str(path))
 
 
 def decode(content: bytes, path: str | Path, before: int = 0) -> str:

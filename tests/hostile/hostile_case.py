@@ -106,3 +106,8 @@ def instead(verb: str, *places: int | str, **options: Any) -> Arguments:
 def written(name: str, content: Any) -> Callable[[Ground], Path]:
     """A file of the ground, as the value of an option."""
     return lambda ground: ground.write(name, content)
+
+
+def named(name: str) -> Callable[[Ground], Path]:
+    """A name in the ground where nothing is yet."""
+    return lambda ground: ground.folder / name

@@ -1,12 +1,13 @@
 """Where results go: places that take none, that are taken, or that have names nobody expects."""
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from good_commands import Ground
-from hostile_case import Case, Ended, Gives, instead, refused
+from hostile_case import Case, Ended, Gives, instead, named, refused
 
 # Options that name a result, and how it ends.
 _RESULTS = {
@@ -59,19 +60,18 @@ def _cases():
         places = {**_PLACES, "folder": (_folder, "a-folder")} if ending else _PLACES
         for turn, (name, (make, word)) in enumerate(places.items()):
             heavy = verb in ("sft", "reward", "ppo", "demo", "sample", "score", "eval scenes", "eval judge-bias")
-            value = lambda ground, make=make, ending=ending: make(ground, ending)
+            value = functools.partial(make, ending=ending)
             slow = heavy or (turn + number) % 4 != 0
             yield Case(verb, f"{option}-{name}", instead(verb, **{option: value}), refused(word), slow)
     for verb, position in _POSITIONS.items():
         for turn, (name, (make, word)) in enumerate(_PLACES.items()):
-            value = lambda ground, make=make: make(ground, "")
+            value = functools.partial(make, ending="")
             slow = verb == "merge" or turn % 3 != 0
             yield Case(verb, f"target-{name}", instead(verb, position, value), refused(word), slow)
     for verb, (option, ending) in _RESULTS.items():
-        if ending:
-            value = lambda ground: ground.folder / "out.txt"
-            if verb not in ("eval scenes", "eval chair-objects", "eval pope-questions"):
-                yield Case(verb, f"{option}-of-another-ending", instead(verb, **{option: value}), refused("out.txt"))
+        if ending and verb not in ("eval scenes", "eval chair-objects", "eval pope-questions"):
+            line = instead(verb, **{option: named("out.txt")})
+            yield Case(verb, f"{option}-of-another-ending", line, refused("out.txt"))
 
 
 _ODD_NAMES = {
@@ -92,9 +92,10 @@ def _missing_names():
     """A file that is not there is told by its name, on one line and without what steers a terminal."""
     for number, (name, odd) in enumerate(_ODD_NAMES.items()):
         for verb, option in (("sft", "data"), ("generate", "image"), ("eval pope", "questions")):
-            value = lambda ground, odd=odd: ground.folder / odd
             quick = number % 3 == ("sft", "generate", "eval pope").index(verb)
-            yield Case(verb, f"{option}-named-{name}", instead(verb, **{option: value}), refused("found"), not quick)
+            yield Case(
+                verb, f"{option}-named-{name}", instead(verb, **{option: named(odd)}), refused("found"), not quick
+            )
 
 
 def _written(name: str) -> Gives:
@@ -107,8 +108,8 @@ def _written(name: str) -> Gives:
 def _good_names():
     """Odd names that are names all the same: results lie there."""
     for name, odd in _ODD_NAMES.items():
-        value = lambda ground, odd=odd: ground.folder / odd / "o.json"
-        yield Case("eval pope", f"output-in-{name}", instead("eval pope", output=value), _written(odd))
+        line = instead("eval pope", output=named(f"{odd}/o.json"))
+        yield Case("eval pope", f"output-in-{name}", line, _written(odd))
 
 
 _ROOT = "root writes everywhere" if hasattr(os, "geteuid") and os.geteuid() == 0 else None

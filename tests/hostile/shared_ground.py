@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from vlm_jax.checkpoints.adapters import save_adapter
-from vlm_jax.checkpoints.reward_view import VIEW_FILE, TrainedView, written_view
 from vlm_jax.checkpoints.opening import TINY
+from vlm_jax.checkpoints.reward_view import VIEW_FILE, TrainedView, written_view
 from vlm_jax.cli import main
 from vlm_jax.config import PRESETS
 from vlm_jax.data.evaluation_turn import SHORT

@@ -6,7 +6,7 @@ import signal
 import stat
 
 import pytest
-from good_commands import VERBS_AND_BENCHMARKS, good
+from good_commands import VERBS_AND_BENCHMARKS
 from hostile_case import Ended, Refused, instead
 from hostile_table import TABLE
 from shared_ground import contents

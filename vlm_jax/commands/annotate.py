@@ -47,6 +47,7 @@ def run(options: Options) -> None:
     import numpy as np
 
     from vlm_jax.checkpoints.opening import open_model, open_policy
+    from vlm_jax.errors import InputError
     from vlm_jax.evals.scenes.scorer import ask
     from vlm_jax.files import write_json
     from vlm_jax.generate.sampling import Sampling
@@ -61,6 +62,8 @@ def run(options: Options) -> None:
     if begun.finished():
         return
     scenes = {name: here for name, here in read_scenes(options.world).items() if here.split == "preference"}
+    if not scenes:
+        raise InputError("no preference scenes", "a world drawn with --preference", file=str(options.world))
     model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
     lora = open_policy(model, options.adapter)
     asked = [(name, prompt_question(here)) for name, here in scenes.items()]

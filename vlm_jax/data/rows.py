@@ -1,7 +1,7 @@
 """JSON files to rows that know where they came from."""
 
 import json
-import math
+import sys
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,8 +69,9 @@ class Row(NamedTuple):
 
     def number(self, key: str, default: float) -> float:
         value = self.values.get(key, default)
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise self.wrong(f"{key} {value!r}", f"{key} as a finite number")
+        # An int has no infinity, and may be beyond all floats.
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+            raise self.wrong(f"{key} {value!r:.40}", f"{key} as a finite number")
         return float(value)
 
 

@@ -1,6 +1,7 @@
 """The tokenizer of a checkpoint, as its training used it."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,15 +41,19 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             refuse_pointer(path)
     sentencepiece_alone = (folder / "tokenizer.model").exists() and not (folder / "tokenizer.json").exists()
     try:
-        if sentencepiece_alone:
-            tokenizer = LlamaTokenizer.from_pretrained(folder, local_files_only=True, legacy=True, **_emptied(folder))
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with _quiet_about_configs():
+            if sentencepiece_alone:
+                tokenizer = LlamaTokenizer.from_pretrained(
+                    folder, local_files_only=True, legacy=True, **_emptied(folder)
+                )
+            else:
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         # transformers 4 gives False for a folder without one.
         question = tokenizer("what is it?", add_special_tokens=False)["input_ids"]
     except Exception as error:
         # transformers lets through whatever a broken file makes its parts raise.
-        reason = str(error).partition("\n")[0][:200]
+        _check_config(folder)
+        reason = str(error)[:200]
         found = f"no tokenizer that can be read ({type(error).__name__}: {reason})"
         raise InputError(found, "the checkpoint's own", file=str(folder)) from None
     if (beside := folder / "chat_template.json").exists():
@@ -57,6 +62,31 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if not question:
         raise InputError("a tokenizer that makes nothing of a question", "a vocabulary", file=str(folder))
     return tokenizer
+
+
+def _check_config(folder: Path) -> None:
+    """transformers reads config.json on the way to a tokenizer, and does not say which of the two is broken.
+
+    Raises:
+        InputError: A LLaVA's config is.
+    """
+    from vlm_jax.checkpoints.hf_config import parse_config
+
+    path = folder / "config.json"
+    if path.exists() and "text_config" in (raw := read_json(path)):
+        parse_config(raw, path)
+
+
+@contextlib.contextmanager
+def _quiet_about_configs() -> Iterator[None]:
+    """What config.json says is read and judged here, not by transformers, which only looks for a class in it."""
+    logger = logging.getLogger("transformers.configuration_utils")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextlib.contextmanager
