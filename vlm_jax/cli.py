@@ -2,6 +2,7 @@
 only when it runs, so that help and mistakes answer at once."""
 
 import importlib
+import io
 import os
 import select
 import sys
@@ -63,13 +64,16 @@ Score a file of answers, or let a checkpoint answer first.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Exits with 2 and one line on a user's mistake, in the command line or in a file."""
-    _fill_closed_streams()
+    _ready_streams()
     try:
         try:
             _run(list(sys.argv[1:] if arguments is None else arguments))
-        except BaseException:
+        except BaseException as error:
             # A result that cannot be written is no news any more.
             _flush()
+            # What rich makes of a reader who is gone; nothing here ends with 1.
+            if isinstance(error, SystemExit) and error.code == 1:
+                sys.exit(_READER_GONE)
             raise
         if (error := _flush()) is not None:
             _stop(f"vlm-jax: the standard output cannot be used: {error.strerror}")
@@ -80,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_READER_GONE)
 
 
-def _fill_closed_streams() -> None:
+def _ready_streams() -> None:
     """A stream that was closed from the start (``>&-``) is a number that the next file would get, and with it whatever
     libraries write there by number; and Python has None in its place."""
     for number in range(3):
@@ -91,6 +95,9 @@ def _fill_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without a letter is shown how it is spelled.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _flush() -> OSError | None:
@@ -166,7 +173,7 @@ def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
         if error.errno not in PLACE_ERRORS:
             raise
         # Where there are two files, something was moved or copied from one to the other.
-        place = error.filename2 or error.filename or "a file"
+        place = error.filename2 or error.filename or ("a file" if _flush() is None else "the standard output")
         notes = getattr(error, "__notes__", ())
         _stop("; ".join([f"vlm-jax {verb}: {place} cannot be used: {error.strerror}", *notes]))
     except KeyboardInterrupt:

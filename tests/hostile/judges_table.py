@@ -91,7 +91,6 @@ CASES = [
     Case(
         "eval mmhal", "judge-checkpoint-missing", instead("eval mmhal", judge="checkpoint:nowhere"), refused("nowhere")
     ),
-    Case("eval llava-bench", "judge-of-no-kind", instead("eval llava-bench", judge="scenes:x"), refused("--judge")),
     Case(
         "eval judge-bias",
         "judge-refuses",

@@ -114,7 +114,6 @@ _MEMORY = (
     ("reward", {"max_length": 1 << 20}, ("attention mask", "GB")),
     ("ppo", {"prompt_length": 1 << 20}, ("attention mask", "GB")),
     ("ppo", {"max_new_tokens": 1 << 20, "batch_size": 1 << 10}, ("keys and values", "GB")),
-    ("eval judge-bias", {"batch_size": 65536, "max_length": 1_000_000}, ("activations", "GB")),
 )
 
 

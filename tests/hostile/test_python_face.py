@@ -61,7 +61,7 @@ def test_questions_that_ask_nothing(question, tiny):
 
 @pytest.mark.parametrize("layers", [[[1]], ["1"], [1.5], [None], 1, None, {1}])
 def test_layers_of_other_kinds(layers, tiny):
-    with pytest.raises(InputError, match="layers .* expected a list of some of 0 to 4"):
+    with pytest.raises(InputError, match=r"layers .* expected a list of some of 0 to 4"):
         unwrap(Vlm.states)(tiny, None, QUESTION, layers=layers)
 
 

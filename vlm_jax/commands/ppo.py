@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vlm_jax.commands.ppo_options import Options, complete, settings_of
 from vlm_jax.commands.reward_view import check_view, evaluation_turn
-from vlm_jax.commands.training import checked, open_for_training, require_memory
+from vlm_jax.commands.training import checked, open_for_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,8 +33,8 @@ _LARGEST_GAPS = {
 
 def run(options: Options) -> None:
     from vlm_jax.checkpoints.adapters import save_adapter
-    from vlm_jax.generate.answers import require_memory as require_rollout_fits
     from vlm_jax.parallel.compile import place
+    from vlm_jax.parallel.memory import require_answering, require_training
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.loop import Pace, train
     from vlm_jax.runs.rollouts import rollout_and_update
@@ -52,9 +52,9 @@ def run(options: Options) -> None:
     records = checked(options, begun, rows, encoder_of(options, model))
     frozen = frozen_roles(options, model)
     settings = settings_of(options)
-    require_rollout_fits(model, options.batch_size, options.prompt_length, settings.sampling)
+    require_answering(model, options.batch_size, options.prompt_length, options.max_new_tokens)
     rows, width = options.batch_size // options.minibatches, options.prompt_length + options.max_new_tokens
-    require_memory(options, model, rows, width, lambda: first_params(model.config, frozen))
+    require_training(model, rows, width, options.microbatches, lambda: first_params(model.config, frozen))
     state = place(model.mesh, start(settings.optim, first_params(model.config, frozen)))
     step = rollout_and_update(model, settings, frozen, state, records, options.out / "answers", options.seed)
     pace = Pace(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vlm_jax.commands.reward_options import Options, complete
 from vlm_jax.commands.reward_view import evaluation_turn, view_with
-from vlm_jax.commands.training import checked, open_for_training, optim_of, require_memory
+from vlm_jax.commands.training import checked, open_for_training, optim_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +27,7 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.reward_view import VIEW_FILE, written_view
     from vlm_jax.files import write_json
     from vlm_jax.parallel.compile import jit_step, place
+    from vlm_jax.parallel.memory import require_training
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.loop import Pace, train
     from vlm_jax.train.optim import start
@@ -45,7 +46,8 @@ def run(options: Options) -> None:
     steps = max(1, round(options.epochs * len(learnt) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     # A row an answer.
-    require_memory(options, model, 2 * options.batch_size, options.max_length, lambda: first_role(options, model))
+    rows = 2 * options.batch_size
+    require_training(model, rows, options.max_length, options.microbatches, lambda: first_role(options, model))
     state = place(model.mesh, start(optim, first_role(options, model)))
     settings = RewardSettings(optim, options.centring, options.microbatches)
     step = jit_step(reward_step, model.mesh, model.config, settings, state=state)

@@ -17,7 +17,6 @@ from vlm_jax.commands.training import (
     checked,
     open_for_training,
     optim_of,
-    require_memory,
     require_share,
 )
 from vlm_jax.ranges import Range
@@ -50,6 +49,7 @@ def run(options: Options) -> None:
     from vlm_jax.data.pipelines import instruction_batches, instruction_text
     from vlm_jax.data.sources import read_instructions
     from vlm_jax.parallel.compile import jit_step, place
+    from vlm_jax.parallel.memory import require_training
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.loop import Pace, train
     from vlm_jax.train.optim import start
@@ -67,7 +67,9 @@ def run(options: Options) -> None:
     steps = max(1, round(options.epochs * len(records) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     sees = any(record.image is not None for record in records)
-    require_memory(options, model, options.batch_size, options.max_length, lambda: first_weights(options, model, sees))
+    require_training(
+        model, options.batch_size, options.max_length, options.microbatches, lambda: first_weights(options, model, sees)
+    )
     state = place(model.mesh, start(optim, first_weights(options, model, sees)))
     batches = instruction_batches(records, *reading, options.batch_size, options.max_length, options.seed)
     step = jit_step(sft_step, model.mesh, model.config, SftSettings(optim, options.microbatches), state=state)

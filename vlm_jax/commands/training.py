@@ -134,31 +134,6 @@ def open_for_training(options: Training, adapter: Path | None = None) -> "Model"
     return dataclasses.replace(model, config=config)
 
 
-def require_memory(options: Training, model: "Model", rows: int, width: int, first: "Callable[[], Any]") -> None:
-    """Before the first step, and before a batch is made.
-
-    Args:
-        options: With every figure filled in.
-        model: The checkpoint, on the mesh.
-        rows: Of an update.
-        width: Positions of a row.
-        first: Makes what is trained; only its shapes are looked at.
-
-    Raises:
-        InputError: The devices have less memory than an update takes.
-    """
-    import math
-
-    import jax
-
-    from vlm_jax.parallel.memory import bytes_of, require_fits, training
-
-    trained = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(first)))
-    needs = training(model.config, rows, width, options.microbatches, trained)
-    remedy = "more --microbatches, a smaller --batch-size, or shorter rows"
-    require_fits(model.mesh, {"weights": bytes_of(model.base), **needs}, remedy)
-
-
 def checked(
     options: Training, begun: "Run", records: "Sequence[AnyRecord]", encode: "Callable[[AnyRecord], Any]"
 ) -> "list[AnyRecord]":

@@ -15,7 +15,7 @@ from vlm_jax.generate.decode import generate
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.models.llava import Edit
 from vlm_jax.parallel.compile import place_batch
-from vlm_jax.parallel.memory import answering, bytes_of, require_fits
+from vlm_jax.parallel.memory import require_answering
 from vlm_jax.randomness import key_for
 
 
@@ -28,22 +28,6 @@ def _compiled(config: LlavaConfig, sampling: Sampling, edit: Callable[[Batch], E
         return made.tokens, made.finite
 
     return jax.jit(tokens_and_finite)
-
-
-def require_memory(model: Model, rows: int, width: int, sampling: Sampling) -> None:
-    """Before batches are made, since they take memory themselves.
-
-    Args:
-        model: Checkpoint, on the mesh.
-        rows: Of a batch.
-        width: Positions of its prompts, at least.
-        sampling: The rule.
-
-    Raises:
-        InputError: The devices have less memory than a batch of answers takes.
-    """
-    needs = {"weights": bytes_of(model.base), **answering(model.config, rows, width, sampling.max_new_tokens)}
-    require_fits(model.mesh, needs, "a smaller batch size, or fewer new tokens")
 
 
 def answer_batches(
@@ -66,7 +50,7 @@ def answer_batches(
         edit: A change of block outputs, see ``decode.generate``; hashable.
 
     Raises:
-        InputError: Logits of an answer were not finite.
+        InputError: Logits of an answer were not finite, or a batch does not fit into memory.
     """
     run = _compiled(model.config, sampling, edit)
     with jax.set_mesh(model.mesh):
@@ -75,6 +59,7 @@ def answer_batches(
             records = batch.index[rows].tolist()
             if skip(records):
                 continue
+            require_answering(model, *batch.batch.tokens.shape, sampling.max_new_tokens)
             tokens, finite = run(
                 model.base, lora, place_batch(model.mesh, batch.batch), key_for(seed, "answer", number)
             )

@@ -7,9 +7,9 @@ that fits is refused, and what is let through may still not fit.
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -17,6 +17,9 @@ from jax.sharding import Mesh
 
 from vlm_jax.config import LlavaConfig
 from vlm_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from vlm_jax.checkpoints.opening import Model
 
 # Files in which Linux says how much a container may use, of both generations.
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -95,6 +98,42 @@ def _itemsize(config: LlavaConfig) -> int:
     return np.dtype(config.dtype).itemsize
 
 
+def require_answering(model: "Model", rows: int, width: int, new_tokens: int) -> None:
+    """Asked before batches of prompts are made, since they take memory themselves, and again of each as it is.
+
+    Raises:
+        InputError: The devices have less memory than :func:`answering` and the weights take.
+    """
+    needs = answering(model.config, rows, width, new_tokens)
+    require_fits(model.mesh, _beside(model, needs), "a smaller batch size, or fewer new tokens")
+
+
+def require_reading(model: "Model", rows: int, width: int) -> None:
+    """As :func:`require_answering`, of a single pass (:func:`reading`)."""
+    needs = reading(model.config, rows, width)
+    require_fits(model.mesh, _beside(model, needs), "a smaller batch size, or shorter texts")
+
+
+def require_training(model: "Model", rows: int, width: int, microbatches: int, first: Callable[[], Any]) -> None:
+    """As :func:`require_answering`, of an update (:func:`training`).
+
+    Args:
+        model: The checkpoint, on the mesh.
+        rows: Of an update.
+        width: Positions of a row.
+        microbatches: Parts that an update is worked through in.
+        first: Makes what is trained; only its shapes are looked at.
+    """
+    trained = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(first)))
+    needs = training(model.config, rows, width, microbatches, trained)
+    remedy = "more --microbatches, a smaller --batch-size, or shorter rows"
+    require_fits(model.mesh, _beside(model, needs), remedy)
+
+
+def _beside(model: "Model", needs: Mapping[str, int]) -> dict[str, int]:
+    return {"weights": bytes_of(model.base), **needs}
+
+
 def require_fits(mesh: Mesh, needs: Mapping[str, int], remedy: str = "") -> None:
     """Raises an :class:`InputError` with the estimate where all the devices of a mesh together have less than it.
 
@@ -113,7 +152,7 @@ def require_fits(mesh: Mesh, needs: Mapping[str, int], remedy: str = "") -> None
 
 def available(mesh: Mesh) -> int | None:
     """Bytes that the devices of a mesh have together; None where nobody says."""
-    devices = mesh.devices.flat
+    devices = list(mesh.devices.flat)
     if all(device.platform == "cpu" for device in devices):
         return host_memory()
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]

@@ -16,11 +16,11 @@ from vlm_jax.data.conversation import encode_texts
 from vlm_jax.data.pipelines import image_continuations, image_prompts, judged_answers, prompt_lengths
 from vlm_jax.data.sources import Prompt
 from vlm_jax.errors import InputError
-from vlm_jax.generate.answers import answer, require_memory
+from vlm_jax.generate.answers import answer
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.interpret.edit_at import At, EditAt
 from vlm_jax.models.llava import Capture, Site
-from vlm_jax.parallel.memory import bytes_of, reading, require_fits
+from vlm_jax.parallel.memory import require_answering, require_reading
 from vlm_jax.ranges import LARGEST_SEED, check_ranges
 from vlm_jax.scripting import passes
 from vlm_jax.scripting.rows import Picture, aligned, prompts, texts
@@ -126,7 +126,7 @@ class Vlm:
         if not records:
             return []
         rows, lengths = self._shape(batch_size, len(records), max_length)
-        require_memory(self.model, rows, min(lengths), sampling)
+        require_answering(self.model, rows, min(lengths), max_new_tokens)
         batches = self._batches(image_prompts, batch_size, records, max_length=max_length)
         return list(answer(self.model, lora, batches, sampling, seed, edit=self.change))
 
@@ -285,8 +285,7 @@ class Vlm:
     ) -> Iterable[EvalBatch]:
         """Batches of a pipeline of ``data.pipelines`` that has every record once."""
         model, (rows, lengths) = self.model, self._shape(batch_size, len(records), max_length)
-        needs = {"weights": bytes_of(model.base), **reading(model.config, rows, min(lengths))}
-        require_fits(model.mesh, needs, "a smaller batch size")
+        require_reading(model, rows, min(lengths))
         return pipeline(records, *more, model.tokenizer, model.config, model.template, rows, lengths, **options)
 
     def _shape(self, batch_size: Any, records: int, max_length: Any) -> tuple[int, list[int]]:

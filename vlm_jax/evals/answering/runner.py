@@ -14,8 +14,9 @@ from vlm_jax.data.conversation import IMAGE, Turn
 from vlm_jax.data.pipelines import image_prompts, prompt_lengths
 from vlm_jax.data.sources import Prompt
 from vlm_jax.evals.answering.questions import SUFFIXES, ImageQuestion, Suffix
-from vlm_jax.generate.answers import answer_batches, require_memory
+from vlm_jax.generate.answers import answer_batches
 from vlm_jax.generate.sampling import Sampling
+from vlm_jax.parallel.memory import require_answering
 from vlm_jax.runs.row_files import Row, Skip, write_rows
 
 
@@ -38,7 +39,7 @@ def answer_file(
     """
     records = [_record(ask, suffix) for ask in to_ask]
     buckets = prompt_lengths(model.config)
-    require_memory(model, batch_size, min(buckets), sampling)
+    require_answering(model, batch_size, min(buckets), sampling.max_new_tokens)
     prompts = image_prompts(records, model.tokenizer, model.config, model.template, batch_size, buckets)
 
     def batches(skip: Skip) -> Iterator[dict[int, Row]]:
