@@ -173,7 +173,7 @@ def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
         if error.errno not in PLACE_ERRORS:
             raise
         # Where there are two files, something was moved or copied from one to the other.
-        place = error.filename2 or error.filename or ("a file" if _flush() is None else "the standard output")
+        place = error.filename2 or error.filename or "a file or the standard output"
         notes = getattr(error, "__notes__", ())
         _stop("; ".join([f"vlm-jax {verb}: {place} cannot be used: {error.strerror}", *notes]))
     except KeyboardInterrupt:

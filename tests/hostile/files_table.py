@@ -102,14 +102,14 @@ def _case(place: Place, kind: str, broken: Broken, slow: bool) -> Case:
 
 
 # Of so many cases of a place one is quick; every place and every kind comes among those.
-_STRIDE = 8
+_STRIDE = 16
 
 
 def _cases() -> Iterator[Case]:
     for number, place in enumerate(PLACES):
         kinds = [kind for kind, broken in BROKEN.items() if place.format in broken.formats]
         for turn, kind in enumerate(kind for kind in kinds if kind not in place.accepted):
-            yield _case(place, kind, BROKEN[kind], slow=(turn + 3 * number) % _STRIDE != 0)
+            yield _case(place, kind, BROKEN[kind], slow=(turn + 5 * number) % _STRIDE != 0)
 
 
 def _too_large(ground: Ground) -> Path:

@@ -104,7 +104,7 @@ HALLUSION = {
     "filename": "./VD/illusion/0_1.png",
 }
 MME = [
-    {"question_id": f"count/{number}.png", "category": "count", "question": f"Is it {number}?", "answer": answer}
+    {"question_id": "count/1.png", "category": "count", "question": f"Is it {number}?", "answer": answer}
     for number, answer in ((1, "Yes"), (2, "No"))
 ]
 VQA = {"questions": [{"question_id": 1, "image_id": 1, "question": "What is it?"}]}
@@ -275,7 +275,15 @@ _COMMANDS: dict[str, Callable[[Ground], Good]] = {
         answers__jsonl=lines([{"question_id": 1, "answer": "cat"}]),
     ),
     "eval aokvqa": _scored(questions__json=[AOKVQA], answers__json={"a": {"multiple_choice": "dog"}}),
-    "eval mmbench": _scored(questions__tsv=table(MMBENCH), answers__jsonl=lines([{"question_id": 1, "text": "A"}])),
+    "eval mmbench": lambda ground: (
+        [],
+        {
+            "--questions": ground.write("questions.tsv", table(MMBENCH)),
+            "--answers": ground.write("answers.jsonl", lines([{"question_id": 1, "text": "A"}])),
+            "--no-circular": True,
+            "--output": ground.output,
+        },
+    ),
     "eval judge-bias": lambda ground: (
         [],
         {

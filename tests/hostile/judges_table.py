@@ -46,7 +46,7 @@ def _asked(judge: Any, **more: Any) -> Any:
 
 def _cases() -> Iterator[Case]:
     for name, (said, words) in _SAYS.items():
-        yield Case("eval mmhal", f"judge-{name}", _asked(_url(said)), refused(*words, keeps=("cache",)), slow=True)
+        yield Case("eval mmhal", f"judge-says-{name}", _asked(_url(said)), refused(*words, keeps=("cache",)), slow=True)
 
 
 _REPLAYED: dict[str, Any] = {

@@ -48,7 +48,7 @@ def _cases() -> Iterator[Case]:
             given = {f"{option}": (value,) * count} if count > 1 and not value.startswith("-") else {}
             arguments = instead(verb, **given) if given else _joined(verb, option, value)
             # A value that is no number is told by the option's name, a number by its own as well.
-            yield Case(verb, f"{option}={value!a}", arguments, refused(name), slow=place % 4 != 0)
+            yield Case(verb, f"{option}={value!a}", arguments, refused(name), slow=place % 8 != 0)
 
 
 def _joined(verb: str, option: str, value: str) -> Any:
