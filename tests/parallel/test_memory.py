@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from small_models import SMALL, base_weights, make_batch
 
+from vlm_jax.cli import main
 from vlm_jax.config import PRESETS
 from vlm_jax.errors import InputError
 from vlm_jax.generate.decode import generate
@@ -111,6 +112,18 @@ def test_what_fits_and_what_nobody_knows_is_not(have):
     memory.require_fits(make_mesh(), {"weights": 10})
     have(None)
     memory.require_fits(make_mesh(), {"weights": 10**20})
+
+
+def test_a_world_that_no_machine_holds(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(memory, "host_memory", lambda: 20_000_000_000)
+    with pytest.raises(SystemExit) as stopped:
+        main(["scenes", "--out", str(tmp_path / "out"), "--train", "10000000", "--prompts", "10000000", "--test", "9"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "vlm-jax scenes: found a need for at least 20.0 GB of memory (scenes 20.0); expected at most the 20.0 GB that "
+        "there are: fewer scenes\n"
+    )
+    assert not list(tmp_path.iterdir())
 
 
 class Device:

@@ -142,7 +142,16 @@ def require_fits(mesh: Mesh, needs: Mapping[str, int], remedy: str = "") -> None
         needs: Bytes by what they are for, all at one time.
         remedy: Options that make it less.
     """
-    have, total = available(mesh), sum(needs.values())
+    _require(available(mesh), needs, remedy)
+
+
+def require_host_fits(needs: Mapping[str, int], remedy: str = "") -> None:
+    """As :func:`require_fits`, of what lies in the memory of this machine whatever devices there are."""
+    _require(host_memory(), needs, remedy)
+
+
+def _require(have: int | None, needs: Mapping[str, int], remedy: str) -> None:
+    total = sum(needs.values())
     if have is None or total <= have:
         return
     parts = ", ".join(f"{name} {size / _GIGA:,.1f}" for name, size in sorted(needs.items(), key=lambda item: -item[1]))
