@@ -95,6 +95,12 @@ def _beside(path: Path) -> Iterator[Path]:
             raise
 
 
+def require_writable(path: Path) -> None:
+    """Raises what writing ``path`` would raise, before the hours whose result shall lie there."""
+    with _beside(path):
+        pass
+
+
 @contextlib.contextmanager
 def locked(path: Path, whole: Path | None = None) -> Iterator[None]:
     """:func:`hold` a file, made where there is none, until the block ends or the process does, in whichever way.

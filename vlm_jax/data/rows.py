@@ -200,6 +200,7 @@ def iter_listed(path: str | Path, key: str) -> Iterator[Row]:
     Raises:
         InputError: As in :func:`iter_rows`, or the file is no object with such a list.
     """
+    refuse_pointer(Path(path))
     text, file = read_text(path), str(path)
     layout = f"a JSON object with a list of objects under {key!r}"
     yield from _objects(_list_values(text, file, _list_start(text, file, key, layout), layout), file, layout)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError
-from vlm_jax.files import file_sha256, plain
+from vlm_jax.files import file_sha256, plain, require_writable
 
 # Options that are written.
 _WRITTEN = ("output", "submission")
@@ -31,6 +31,7 @@ def check_written(options: Any) -> None:
     for name, path in paths:
         if name not in _WRITTEN and os.path.realpath(path) in written:
             raise InputError(f"--{name} {path}, which would be written over", "another --output or --submission")
+    require_writable(options.output)
 
 
 def making(options: Any) -> dict[str, Any]:
