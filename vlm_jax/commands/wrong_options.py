@@ -1,12 +1,8 @@
-"""A verb's options from the words of a command line."""
+"""What the parser of a command line has to say of options that are none, as one line."""
 
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
-from types import ModuleType
-from typing import Any
-
-import tyro
 
 from vlm_jax.errors import InputError
 
@@ -17,16 +13,12 @@ _RULE = "─"
 _DEEPER = 9
 
 
-def parse(verb: str, module: ModuleType, arguments: Sequence[str]) -> Any:
-    """An instance of ``module.Options``. Help is printed, and ends the process.
-
-    Args:
-        verb: As on the command line.
-        module: The verb's.
-        arguments: What stands behind the verb.
+@contextlib.contextmanager
+def refused_in_one_line(verb: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Around the parsing of a verb's arguments with tyro, which draws a box and exits.
 
     Raises:
-        InputError: The words are no options of the verb.
+        InputError: The arguments are no options of the verb, or no UTF-8.
     """
     for argument in arguments:
         # As Python has bytes of an argument that are no UTF-8.
@@ -35,14 +27,8 @@ def parse(verb: str, module: ModuleType, arguments: Sequence[str]) -> Any:
     drawn = io.StringIO()
     try:
         with contextlib.redirect_stderr(drawn):
-            return tyro.cli(
-                module.Options,
-                prog=f"vlm-jax {verb}",
-                args=arguments,
-                description=module.__doc__,
-                # An option that may be left out is left out, not set to None.
-                config=(tyro.conf.DisallowNone,),
-            )
+            yield
+        return
     except SystemExit as stopped:
         if not stopped.code:
             raise
