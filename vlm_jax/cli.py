@@ -2,6 +2,7 @@
 only when it runs, so that help and mistakes answer at once."""
 
 import importlib
+import io
 import os
 import select
 import sys
@@ -68,16 +69,57 @@ Score a file of answers, or let a checkpoint answer first.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Exits with 2 and one line on a user's mistake, in the command line or in a file."""
+    _ready_streams()
     try:
-        _run(list(sys.argv[1:] if arguments is None else arguments))
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        try:
+            _run(list(sys.argv[1:] if arguments is None else arguments))
+        except BaseException as error:
+            # A result that cannot be written is no news any more.
+            _flush()
+            # What rich makes of a reader who is gone; nothing here ends with 1.
+            if isinstance(error, SystemExit) and error.code == 1:
+                sys.exit(_READER_GONE)
+            raise
+        if (error := _flush()) is not None:
+            _stop(f"vlm-jax: the standard output cannot be used: {error.strerror}")
     except BrokenPipeError:
         if not _nobody_reads(sys.stdout.fileno()):
             raise
-        # Python writes what is left at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_standard_output()
         sys.exit(_READER_GONE)
+
+
+def _ready_streams() -> None:
+    """A stream that was closed from the start (``>&-``) is a number that the next file would get, and with it whatever
+    libraries write there by number; and Python has None in its place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without a letter is shown how it is spelled.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _flush() -> OSError | None:
+    """What is left for the standard output; the error of one that takes no more, which is then left alone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _leave_standard_output()
+        return error
+    return None
+
+
+def _leave_standard_output() -> None:
+    """Python writes what is left at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _nobody_reads(pipe: int) -> bool:
@@ -132,12 +174,14 @@ def _run_benchmark(arguments: Sequence[str]) -> None:
 
 def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
     from vlm_jax.commands.parsing import parse
+    from vlm_jax.commands.wrong_options import refused_in_one_line
     from vlm_jax.errors import PLACE_ERRORS, DivergedError, InputError, TerminatedError
     from vlm_jax.ranges import check_ranges
 
     module = importlib.import_module(f"vlm_jax.commands.{module_name}")
-    options = parse(module, verb, arguments)
     try:
+        with refused_in_one_line(verb, arguments):
+            options = parse(module, verb, arguments)
         check_ranges(options)
         module.run(options)
     except (InputError, DivergedError) as error:
@@ -149,7 +193,7 @@ def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
         if error.errno not in PLACE_ERRORS:
             raise
         # Where there are two files, something was moved or copied from one to the other.
-        place = error.filename2 or error.filename or "a file"
+        place = error.filename2 or error.filename or "a file or the standard output"
         notes = getattr(error, "__notes__", ())
         _stop("; ".join([f"vlm-jax {verb}: {place} cannot be used: {error.strerror}", *notes]))
     except KeyboardInterrupt:
@@ -165,7 +209,9 @@ def _stop_unknown(command: str, what: str, name: str, known: Iterable[str]) -> N
 
 
 def _stop(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
+    from vlm_jax.errors import one_line
+
+    print(one_line(message), file=sys.stderr)
     sys.exit(2)
 
 

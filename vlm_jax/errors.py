@@ -3,6 +3,7 @@
 import difflib
 import errno
 import functools
+import sys
 from collections.abc import Iterable, Mapping
 
 # Of the system, where a place cannot be written to: a user's to mend, as an InputError is.
@@ -17,12 +18,35 @@ PLACE_ERRORS = frozenset(
         errno.ENOTDIR,
         errno.EISDIR,
         errno.EEXIST,
+        errno.ENOENT,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.ENOTEMPTY,
+        errno.EBUSY,
+        errno.EINVAL,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.EIO,
     }
 )
 
 
 # Letters of each half of a message: a file of a million keys is no message.
 _LONGEST = 2000
+
+
+def one_line(text: str) -> str:
+    """A text that may hold names and words of anybody, as a line for a terminal: blanks are single, and letters that
+    steer it or are no Unicode stand as Python spells them."""
+    text = " ".join(text.split())
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def note(place: object, remark: str) -> None:
+    """Say on the standard error stream what a user should know of a file or folder that is used all the same."""
+    print(one_line(f"note: {place}: {remark}"), file=sys.stderr)
 
 
 class InputError(Exception):
@@ -42,7 +66,7 @@ class InputError(Exception):
         self.found, self.expected, self.file, self.row = found, expected, file, row
         place = ", ".join(part for part in (file, row and f"row {row}") if part)
         parts = (part if len(part) <= _LONGEST else f"{part[:_LONGEST]} ..." for part in (found, expected))
-        super().__init__(" ".join("{}: found {}; expected {}".format(place, *parts).removeprefix(": ").split()))
+        super().__init__(one_line("{}: found {}; expected {}".format(place, *parts).removeprefix(": ")))
 
     def __reduce__(self):
         # Exceptions travel between processes by their arguments, and the message alone does not rebuild this one.

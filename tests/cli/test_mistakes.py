@@ -251,7 +251,7 @@ def test_numbers_that_do_not_fit_together(verb, options, commands, refused, writ
 
 def test_other_options_for_a_run_that_began(commands, refused, write, tmp_path):
     data = write([conversation("0.png"), conversation("1.jpg")])
-    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "steps" / "3").mkdir(parents=True)
     (tmp_path / "out" / "run.json").write_text('{"settings": {"seed": 7}, "base": {}}')
     line = refused(*commands["sft"](data))
     assert f"{(tmp_path / 'out' / 'run.json').resolve()}: found " in line

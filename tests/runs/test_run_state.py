@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from vlm_jax.errors import InputError
+from vlm_jax.files import read_json
 from vlm_jax.runs.state import RunState
 
 BASE = {"source": "/weights/base", "sha256": "0f" * 32}
@@ -53,11 +54,19 @@ def test_newest_state_comes_back_bit_for_bit_with_its_types(tmp_path):
 
 
 def test_another_config_or_base_is_refused(tmp_path):
-    RunState(tmp_path, MADE).close()
+    with RunState(tmp_path, MADE) as run:
+        run.save(1, make_state(1), DATA)
     with pytest.raises(InputError, match=r"run\.json.*lora\.rank 4 instead of 8"):
         RunState(tmp_path, {**MADE, "lora": {"rank": 8}})
     with pytest.raises(InputError, match=r"base\.sha256"):
         RunState(tmp_path, {**MADE, "base": {"source": "/weights/base", "sha256": "aa" * 32}})
+
+
+def test_a_run_that_saved_nothing_is_in_nobodys_way(tmp_path):
+    RunState(tmp_path, MADE).close()
+    other = {**MADE, "lora": {"rank": 8}}
+    RunState(tmp_path, other).close()
+    assert read_json(tmp_path / "run.json")["lora"] == {"rank": 8}
 
 
 def test_steps_that_nothing_vouches_for_are_refused(tmp_path):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from vlm_jax.errors import note
 from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
@@ -89,8 +90,6 @@ def open_model(
         InputError: A file is missing or broken, the preset is another model, there are too few devices, or as in
             :func:`vlm_jax.checkpoints.reading.reading_of`.
     """
-    import sys
-
     from vlm_jax.checkpoints.adapters import load_projector, lora_config
     from vlm_jax.checkpoints.hf_llava import check_preset
     from vlm_jax.checkpoints.reading import reading_of
@@ -115,7 +114,7 @@ def open_model(
         check_preset(config, preset, folder)
     reading = reading_of(config, folder, adapter, like)
     if reading.remark:
-        print(f"note: {adapter}: {reading.remark}", file=sys.stderr)
+        note(adapter, reading.remark)
     if reading.steps is None:
         config = dataclasses.replace(config, as_transformers=None)
         template = template_named(config.template, tokenizer)
@@ -171,8 +170,6 @@ def _open_base(
     folder: Path, open_tokenizer: Callable[[Path], "Tokenizer | None"], told: bool = True
 ) -> tuple["LlavaConfig", "Params", "Tokenizer | None"]:
     """Says on the standard error stream, apart from a verb's result, what the files get wrong and what was decided."""
-    import sys
-
     from vlm_jax.checkpoints.native import CONFIG_FILE, open_native
     from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.sources import open_hf
@@ -194,7 +191,7 @@ def _open_base(
         source = open_hf(folder, tokenizer)
         config, base, remarks = source.config, source.stored(), source.remarks
     for remark in remarks if told else ():
-        print(f"note: {folder}: {remark}", file=sys.stderr)
+        note(folder, remark)
     return config, base, tokenizer
 
 
@@ -249,8 +246,6 @@ def open_role(model: Model, adapter: Path | None) -> "Params":
         InputError: The adapter is broken, or of a higher rank than the model was opened for; or it belongs to another
             projector than the model has.
     """
-    import sys
-
     import jax
 
     from vlm_jax.checkpoints.adapter_remarks import remarks_on
@@ -262,7 +257,7 @@ def open_role(model: Model, adapter: Path | None) -> "Params":
     if adapter is None:
         return place(model.mesh, {"lora": init_lora(model.config, jax.random.key(0))})
     for remark in remarks_on(adapter, model.folder):
-        print(f"note: {adapter}: {remark}", file=sys.stderr)
+        note(adapter, remark)
     return place(model.mesh, load_adapter(adapter, model.config))
 
 

@@ -7,7 +7,7 @@ holds one tensor at a time.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +52,7 @@ LayoutName = Literal["hf", "llava"]
 _HF_TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 _PEFT = "base_model."  # What ``non_lora_trainables.bin`` puts before every name, and ``mm_projector.bin`` does not.
 _FINAL_NORM = "model.norm.weight"
+_NAMED = 6  # Tensors that a complaint lists.
 # Mean size of the final norm's scales: between about 1 in a model and about 0.01 in the difference of two.
 _LEAST_SCALE = 0.1
 
@@ -312,6 +313,10 @@ def _checked(
     files: Mapping[str, Path],
 ) -> Source:
     """``files`` says where tensors whose names hold a text would lie; the entry "" is for all others."""
+    # Before a name is made for each of them.
+    if (layers := config.language.layers + config.vision.layers) > len(places):
+        found = f"{layers} layers, more than the {len(places)} tensors of {folder}"
+        raise InputError(found, "the shapes of these tensors", file=str(folder / "config.json"))
     expected = slots(layout, stored_shapes(name, config))
     refuse_quantised(places, expected)
     by_file: dict[Path, set[str]] = {}
@@ -324,7 +329,9 @@ def _checked(
     for file, names in by_file.items():
         here = {one: slot for one, slot in expected.items() if one in names}
         there = {one: shape for one, shape in found.items() if one in names}
-        if complaint := problems(here, there, spelled):
+        if (complaint := problems(here, there, spelled)) or (
+            complaint := _integers(places[one] for one in sorted(names))
+        ):
             odd[str(file)] = complaint
     if odd:
         (first, complaint), *others = sorted(odd.items())
@@ -335,6 +342,13 @@ def _checked(
     return dataclasses.replace(source, remarks=tuple(source.mixed_types()))
 
 
+def _integers(places: Iterable[Place]) -> str:
+    """Tensors whose types are no weights'."""
+    kinds = ((place.name, place.tensors.dtypes[place.name]) for place in places)
+    return ", ".join([f"{name} of {kind}" for name, kind in kinds if kind.kind in "biu"][:_NAMED])
+
+
+@functools.cache
 def stored_shapes(layout: LayoutName, config: LlavaConfig) -> Params:
     """Shapes of everything a layout's file holds: transformers' has two projector matrices in any case."""
     stored = dataclasses.replace(config, projector="mlp") if layout == "hf" else config

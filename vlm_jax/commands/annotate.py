@@ -47,8 +47,9 @@ def run(options: Options) -> None:
     import numpy as np
 
     from vlm_jax.checkpoints.opening import open_model, open_policy
+    from vlm_jax.errors import InputError
     from vlm_jax.evals.scenes.scorer import ask
-    from vlm_jax.files import write_json
+    from vlm_jax.files import require_writable, write_json
     from vlm_jax.generate.sampling import Sampling
     from vlm_jax.runs.begin import begin
     from vlm_jax.scenes.files import preference_row, prompt_question, read_scenes
@@ -61,6 +62,9 @@ def run(options: Options) -> None:
     if begun.finished():
         return
     scenes = {name: here for name, here in read_scenes(options.world).items() if here.split == "preference"}
+    require_writable(target)
+    if not scenes:
+        raise InputError("no preference scenes", "a world drawn with --preference", file=str(options.world))
     model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
     lora = open_policy(model, options.adapter)
     asked = [(name, prompt_question(here)) for name, here in scenes.items()]

@@ -27,6 +27,7 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.reward_view import VIEW_FILE, written_view
     from vlm_jax.files import write_json
     from vlm_jax.parallel.compile import jit_step, place
+    from vlm_jax.parallel.memory import require_training
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.loop import Pace, train
     from vlm_jax.train.optim import start
@@ -44,6 +45,9 @@ def run(options: Options) -> None:
     learnt, held_out = split_pairs(options, checked(options, begun, rows, encoder_of(options, model)))
     steps = max(1, round(options.epochs * len(learnt) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
+    # A row an answer.
+    rows = 2 * options.batch_size
+    require_training(model, rows, options.max_length, options.microbatches, lambda: first_role(options, model))
     state = place(model.mesh, start(optim, first_role(options, model)))
     settings = RewardSettings(optim, options.centring, options.microbatches)
     step = jit_step(reward_step, model.mesh, model.config, settings, state=state)

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 def check_output(output: Path) -> None:
     """Raises:
-    InputError: The name is none of JSON lines; the record of the making stands beside it under another ending.
+    InputError: The name is none of JSON lines, beside which the record of the making has its place, or a folder's.
     """
     from vlm_jax.errors import InputError
 
     if output.suffix != ".jsonl":
         raise InputError(f"--output {output}", "a name that ends in .jsonl")
+    if output.is_dir():
+        raise InputError("a folder", "a file of JSON lines", file=str(output))
 
 
 def make_rows(

@@ -121,6 +121,7 @@ def write_answers(options: Options, target: Path, records: "Sequence[Prompt]") -
     from vlm_jax.data.pipelines import image_prompts
     from vlm_jax.generate.answers import answer_batches
     from vlm_jax.generate.sampling import Sampling
+    from vlm_jax.parallel.memory import require_answering
     from vlm_jax.runs.row_files import Row, Skip, write_rows
 
     sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.top_k)
@@ -129,6 +130,7 @@ def write_answers(options: Options, target: Path, records: "Sequence[Prompt]") -
     lora = open_policy(model, options.adapter)
     asked = [record for record in records for _ in range(options.n)]
     shape = options.batch_size, options.prompt_lengths
+    require_answering(model, options.batch_size, min(options.prompt_lengths), sampling.max_new_tokens)
     prompts = image_prompts(asked, model.tokenizer, model.config, model.template, *shape)
 
     def batches(skip: Skip) -> "Iterator[dict[int, Row]]":

@@ -55,7 +55,8 @@ class RunState:
             InputError: An earlier run in this folder was made from something else (names what differs), or nothing
                 says from what; another process runs in it.
         """
-        folder = Path(folder).resolve()
+        # Orbax wants it whole; links in a circle are met when it is made.
+        folder = Path(os.path.realpath(folder))
         folder.mkdir(parents=True, exist_ok=True)
         steps = folder / "steps"
         with contextlib.ExitStack() as held:
@@ -63,11 +64,14 @@ class RunState:
                 held.enter_context(locked(folder / "lock"))
             if not (folder / "run.json").exists() and steps.exists() and any(steps.iterdir()):
                 raise InputError("saved steps without run.json", "the settings that they belong to", file=str(folder))
-            provenance.claim(folder / "run.json", made)
             if jax.process_index() == 0:
                 # What a kill in the middle of a save left behind.
                 for left in steps.glob("*.orbax-checkpoint-tmp"):
                     shutil.rmtree(left)
+                # A run that never saved a step is not in the way of one with other settings.
+                if not any(steps.glob("[0-9]*")):
+                    (folder / "run.json").unlink(missing_ok=True)
+            provenance.claim(folder / "run.json", made)
             logging.getLogger("absl").addFilter(_unless_disk_error)
             self._checkpointer = ocp.training.Checkpointer(
                 steps, preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)

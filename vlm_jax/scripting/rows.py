@@ -94,6 +94,12 @@ def _is_many(value: Any) -> bool:
 def _turn(question: Any, image: Any) -> Turn:
     if not isinstance(question, str):
         raise InputError(f"a question of type {type(question).__name__}", "a text")
+    if not question.replace(IMAGE, "").strip():
+        raise InputError(f"a question without text ({question!r:.40})", "a question")
+    if question.count(IMAGE) > 1:
+        raise InputError(
+            f"{question.count(IMAGE)} times {IMAGE} in a question", "one picture, and its marker once or not at all"
+        )
     if image is None and IMAGE in question:
         raise InputError(f"{IMAGE} in a question without an image", "an image, or a question without the marker")
     return Turn("human", question if image is None else f"{IMAGE}\n{question}")

@@ -67,7 +67,7 @@ def measure(options: Options) -> dict:
     """The scores, from the file where it holds these very ones."""
     from vlm_jax.checkpoints.opening import open_model, open_policy
     from vlm_jax.evals.scenes.scorer import evaluate
-    from vlm_jax.files import read_json, write_json
+    from vlm_jax.files import read_json, require_writable, write_json
     from vlm_jax.runs.begin import begin
 
     options = with_recipe(options, "answer")
@@ -76,6 +76,7 @@ def measure(options: Options) -> dict:
     begun = begin(options, options.output, record, options.checkpoint, without_effect=("batch_size",))
     if begun.finished():
         return read_json(options.output)
+    require_writable(options.output)
     model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter, like=options.like)
     lora = open_policy(model, options.adapter)
     limits = options.batch_size, options.prompt_lengths, options.max_new_tokens, options.allow_empty

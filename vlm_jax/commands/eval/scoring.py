@@ -1,6 +1,7 @@
 """What every benchmark's command shares: answers from a file or from a checkpoint, the result file, the table."""
 
 import dataclasses
+import re
 import string
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -199,8 +200,9 @@ def image_file(pattern: str, image: str) -> str:
     from vlm_jax.errors import InputError
 
     try:
-        # One place, and not that of an attribute or an item of it.
-        if [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None] not in ([""], ["0"]):
+        places = [(name, form) for _, name, form, _ in string.Formatter().parse(pattern) if name is not None]
+        # One place, and not that of an attribute or an item of it; in no width that only fills memory.
+        if [name for name, _ in places] not in ([""], ["0"]) or re.search(r"\d{4}", places[0][1] or ""):
             raise IndexError
         return pattern.format(int(image) if image.isdecimal() else image)
     except (ValueError, IndexError, KeyError):
