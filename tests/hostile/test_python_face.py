@@ -115,7 +115,7 @@ def test_a_numpy_array_of_the_right_shape_is_an_edit():
     [
         ({"checkpoint": None}, "checkpoint None"),
         ({"checkpoint": 3}, "checkpoint 3"),
-        ({"checkpoint": "a\0b"}, r"the name 'a\\x00b"),
+        ({"checkpoint": "a\0b"}, r"a\\x00b"),
         ({"checkpoint": ""}, "config.json"),
         ({"checkpoint": "/dev/null"}, "/dev/null"),
         ({"checkpoint": "\udcff"}, r"\\udcff"),

@@ -170,6 +170,7 @@ def _open_base(
     folder: Path, open_tokenizer: Callable[[Path], "Tokenizer | None"], told: bool = True
 ) -> tuple["LlavaConfig", "Params", "Tokenizer | None"]:
     """Says on the standard error stream, apart from a verb's result, what the files get wrong and what was decided."""
+    from vlm_jax.checkpoints.hf_config import check_config
     from vlm_jax.checkpoints.native import CONFIG_FILE, open_native
     from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.sources import open_hf
@@ -184,6 +185,7 @@ def _open_base(
     if not native and "text_config" not in read_json(folder / "config.json"):
         wanted = "transformers' layout, or our own: vlm-jax convert makes it from every other"
         raise InputError("a checkpoint of another layout", wanted, file=str(folder / "config.json"))
+    check_config(folder)
     tokenizer = open_tokenizer(folder)
     if native:
         config, base, remarks = open_native(folder, tokenizer)

@@ -12,6 +12,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from vlm_jax.commands.from_recipe import is_from_recipe
+from vlm_jax.commands.wrong_options import refused_in_one_line
 from vlm_jax.terminal import has_colours, wrapped
 
 # Stands for the verb's prose in tyro's help, which would not wrap it.
@@ -27,11 +28,12 @@ def parse(module: ModuleType, verb: str, arguments: Sequence[str]) -> Any:
         arguments: What follows it.
 
     Raises:
-        SystemExit: Help was asked for (0), or the arguments are no options of this verb (2); both have been printed.
+        SystemExit: Help was asked for, and has been printed.
+        InputError: The arguments are no options of this verb.
     """
     held = _Held(getattr(sys.stdout, "encoding", None) or "ascii", has_colours())
     try:
-        with contextlib.redirect_stdout(held):
+        with contextlib.redirect_stdout(held), refused_in_one_line(verb, arguments):
             return tyro.cli(
                 module.Options,
                 prog=f"vlm-jax {verb}",

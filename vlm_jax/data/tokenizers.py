@@ -52,7 +52,6 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         question = tokenizer("what is it?", add_special_tokens=False)["input_ids"]
     except Exception as error:
         # transformers lets through whatever a broken file makes its parts raise.
-        _check_config(folder)
         reason = str(error)[:200]
         found = f"no tokenizer that can be read ({type(error).__name__}: {reason})"
         raise InputError(found, "the checkpoint's own", file=str(folder)) from None
@@ -62,19 +61,6 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if not question:
         raise InputError("a tokenizer that makes nothing of a question", "a vocabulary", file=str(folder))
     return tokenizer
-
-
-def _check_config(folder: Path) -> None:
-    """transformers reads config.json on the way to a tokenizer, and does not say which of the two is broken.
-
-    Raises:
-        InputError: A LLaVA's config is.
-    """
-    from vlm_jax.checkpoints.hf_config import parse_config
-
-    path = folder / "config.json"
-    if path.exists() and "text_config" in (raw := read_json(path)):
-        parse_config(raw, path)
 
 
 @contextlib.contextmanager

@@ -9,21 +9,31 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from vlm_jax.arrays import Params
 from vlm_jax.config import LlavaConfig
 from vlm_jax.errors import InputError
-
-if TYPE_CHECKING:
-    from vlm_jax.checkpoints.opening import Model
 
 # Files in which Linux says how much a container may use, of both generations.
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _GIGA = 10**9
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A model whose weights lie on a mesh."""
+
+    @property
+    def config(self) -> LlavaConfig: ...
+    @property
+    def base(self) -> Params: ...
+    @property
+    def mesh(self) -> Mesh: ...
 
 
 def bytes_of(tree: Any) -> int:
@@ -98,7 +108,7 @@ def _itemsize(config: LlavaConfig) -> int:
     return np.dtype(config.dtype).itemsize
 
 
-def require_answering(model: "Model", rows: int, width: int, new_tokens: int) -> None:
+def require_answering(model: Placed, rows: int, width: int, new_tokens: int) -> None:
     """Asked before batches of prompts are made, since they take memory themselves, and again of each as it is.
 
     Raises:
@@ -108,13 +118,13 @@ def require_answering(model: "Model", rows: int, width: int, new_tokens: int) ->
     require_fits(model.mesh, _beside(model, needs), "a smaller batch size, or fewer new tokens")
 
 
-def require_reading(model: "Model", rows: int, width: int) -> None:
+def require_reading(model: Placed, rows: int, width: int) -> None:
     """As :func:`require_answering`, of a single pass (:func:`reading`)."""
     needs = reading(model.config, rows, width)
     require_fits(model.mesh, _beside(model, needs), "a smaller batch size, or shorter texts")
 
 
-def require_training(model: "Model", rows: int, width: int, microbatches: int, first: Callable[[], Any]) -> None:
+def require_training(model: Placed, rows: int, width: int, microbatches: int, first: Callable[[], Any]) -> None:
     """As :func:`require_answering`, of an update (:func:`training`).
 
     Args:
@@ -130,7 +140,7 @@ def require_training(model: "Model", rows: int, width: int, microbatches: int, f
     require_fits(model.mesh, _beside(model, needs), remedy)
 
 
-def _beside(model: "Model", needs: Mapping[str, int]) -> dict[str, int]:
+def _beside(model: Placed, needs: Mapping[str, int]) -> dict[str, int]:
     return {"weights": bytes_of(model.base), **needs}
 
 
