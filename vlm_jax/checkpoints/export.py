@@ -78,6 +78,8 @@ def _hf(config: LlavaConfig, dtype: str, _: str | None) -> tuple[Layout, dict[st
 
 
 def _original(config: LlavaConfig, dtype: str, vision_tower: str | None) -> tuple[Layout, dict[str, Any]]:
+    if config.as_transformers is not None:
+        raise InputError("a model that was trained on what transformers makes of pictures and prompts", "--layout hf")
     rows = text_rows(config)
     layout = with_vocabulary(original_llava(config.projector), config.language.vocab_size, rows)
     name = vision_tower or _openai_name(config)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vlm_jax.arrays import Params
     from vlm_jax.checkpoints.hashes import BaseSource
     from vlm_jax.checkpoints.reading import Like
-    from vlm_jax.config import Aspect, LlavaConfig
+    from vlm_jax.config import LlavaConfig
     from vlm_jax.data.conversation import Template, Tokenizer
 
 # The model that ships with the package.
@@ -113,15 +113,12 @@ def open_model(
     if preset is not None:
         check_preset(config, preset, folder)
     reading = reading_of(config, folder, adapter, like)
-    if reading.remark:
-        note(adapter, reading.remark)
-    if reading.steps is None:
-        config = dataclasses.replace(config, as_transformers=None)
-        template = template_named(config.template, tokenizer)
-    else:
-        template = as_transformers(config.template, tokenizer)
-        name = "chat" if tokenizer.chat_template else config.template
-        config = dataclasses.replace(config, as_transformers=reading.steps, template=name)
+    config = dataclasses.replace(config, as_transformers=reading.steps)
+    if reading.steps is not None and not (folder / "tokenizer.json").exists():
+        found, wanted = "no tokenizer.json", "one: of tokenizer.model alone each transformers makes something else"
+        raise InputError(found, f"{wanted}; or no --like transformers", file=str(folder))
+    named = template_named if reading.steps is None else as_transformers
+    template = named(config.template, tokenizer)
     if reading.trained:
         config = ended_by(config, template)
     projector = None
@@ -141,17 +138,23 @@ def open_model(
     )
 
 
-def with_aspect(model: Model, aspect: "Aspect") -> Model:
-    """The model with images made square in another way.
+def asked_as(model: Model, template: str = "own", aspect: str = "own") -> Model:
+    """The model with another template than its own, or with images made square in another way.
 
     Raises:
-        InputError: It reads images as transformers' processor makes them.
+        InputError: It reads as transformers' processor does, which has its own words and pictures.
     """
+    from vlm_jax.data.conversation import TEMPLATES
     from vlm_jax.errors import InputError
 
-    if model.config.as_transformers is not None:
-        raise InputError(f"aspect {aspect} for a model that reads as transformers does", "one of both")
-    return dataclasses.replace(model, config=dataclasses.replace(model.config, aspect=aspect))
+    odd = [f"{name} {value}" for name, value in (("template", template), ("aspect", aspect)) if value != "own"]
+    if odd and model.config.as_transformers is not None:
+        raise InputError(f"{', '.join(odd)} for a model that reads as transformers does", "one of both")
+    if template != "own":
+        model = dataclasses.replace(model, template=TEMPLATES[template])
+    if aspect != "own":
+        model = dataclasses.replace(model, config=dataclasses.replace(model.config, aspect=aspect))
+    return model
 
 
 def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:
@@ -245,19 +248,22 @@ def open_role(model: Model, adapter: Path | None) -> "Params":
     error stream what of an adapter a reader should know.
 
     Raises:
-        InputError: The adapter is broken, or of a higher rank than the model was opened for; or it belongs to another
-            projector than the model has.
+        InputError: The adapter is broken, or of a higher rank than the model was opened for; it belongs to another
+            projector than the model has; or it scores and was trained to read otherwise.
     """
     import jax
 
     from vlm_jax.checkpoints.adapter_remarks import remarks_on
     from vlm_jax.checkpoints.adapters import load_adapter
+    from vlm_jax.checkpoints.reading import odd_reading
     from vlm_jax.models.adapters import init_lora
     from vlm_jax.parallel.compile import place
 
     _check_projector(model, adapter)
     if adapter is None:
         return place(model.mesh, {"lora": init_lora(model.config, jax.random.key(0))})
+    if remark := odd_reading(adapter, model.config):
+        note(adapter, remark)
     for remark in remarks_on(adapter, model.folder):
         note(adapter, remark)
     return place(model.mesh, load_adapter(adapter, model.config))

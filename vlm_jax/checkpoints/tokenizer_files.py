@@ -60,7 +60,8 @@ def copy_for_transformers(source: Path, target: Path, config: LlavaConfig) -> No
     settings = (read_json(path) if path.exists() else {}) | {"padding_side": "left"}
     if tokenizer.pad_token is None:
         settings["pad_token"] = tokenizer.convert_ids_to_tokens(config.pad_token_id)
-    if config.template != "chat":
+    own = config.template == "chat" or (config.as_transformers is not None and tokenizer.chat_template)
+    if not own:
         # Another one beside ours would be read in its place.
         settings.pop("chat_template", None)
         (target / "chat_template.json").unlink(missing_ok=True)

@@ -190,8 +190,9 @@ def _centre(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
 
 
 def _processed(image: Image.Image, steps: ImageSteps) -> Image.Image:
-    if steps.pad and steps.resize is not None:
-        height, width = steps.resize if isinstance(steps.resize, tuple) else (steps.resize, steps.resize)
+    if steps.pad:
+        side = max(image.size) if steps.resize is None else steps.resize
+        height, width = side if isinstance(side, tuple) else (side, side)
         image = _pad_and_resize(image, (width, height), steps.resample)
     elif steps.resize is not None:
         image = _resize(image, steps.resize, steps.resample)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax import provenance
-from vlm_jax.checkpoints.hashes import NO_BASE, BaseSource, digest, tokenizer_sha256
+from vlm_jax.checkpoints.hashes import NO_BASE, BaseSource, digest, image_processor_sha256, tokenizer_sha256
 from vlm_jax.checkpoints.opening import checkpoint_folder, source_of
 from vlm_jax.files import plain
 
@@ -89,6 +89,8 @@ def begin(
     if checkpoint is not None:
         # It decides ids of special tokens, and the words around a conversation.
         inputs["tokenizer"] = tokenizer_sha256(checkpoint_folder(checkpoint))
+        if getattr(options, "like", None) == "transformers":
+            inputs["image_processor"] = image_processor_sha256(checkpoint_folder(checkpoint))
     return Run(result, record, {**identity(options, base, without_effect), **plain(inputs)})
 
 

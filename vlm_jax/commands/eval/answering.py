@@ -110,18 +110,14 @@ def _check_pictures(to_ask: Sequence["ImageQuestion"]) -> None:
 
 
 def _answer_file(options: Answering, target: Path, to_ask: Sequence["ImageQuestion"]) -> None:
-    from vlm_jax.checkpoints.opening import open_model, open_policy, with_aspect
-    from vlm_jax.data.conversation import TEMPLATES
+    from vlm_jax.checkpoints.opening import asked_as, open_model, open_policy
     from vlm_jax.evals.answering.runner import answer_file
     from vlm_jax.generate.sampling import Sampling
 
     _check_pictures(to_ask)
     how = {"adapter": options.adapter, "dtype": options.dtype, "like": options.like}
     model = open_model(options.checkpoint, options.mesh, **how)
-    if options.template != "own":
-        model = dataclasses.replace(model, template=TEMPLATES[options.template])
-    if options.aspect != "own":
-        model = with_aspect(model, options.aspect)
+    model = asked_as(model, options.template, options.aspect)
     lora = open_policy(model, options.adapter)
     sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     answer_file(

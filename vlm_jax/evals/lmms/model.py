@@ -9,7 +9,7 @@ from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.utils import simple_parse_args_string
 
-from vlm_jax.checkpoints.opening import MeshOptions, open_model, open_policy, with_aspect
+from vlm_jax.checkpoints.opening import MeshOptions, asked_as, open_model, open_policy
 from vlm_jax.config import Aspect
 from vlm_jax.data.conversation import TEMPLATES
 from vlm_jax.data.sources import Prompt
@@ -54,10 +54,7 @@ class VlmJax(lmms):
         adapter = None if options.adapter is None else Path(options.adapter)
         self._options = options
         self._model = open_model(options.checkpoint, mesh, adapter=adapter, like=options.like)
-        if options.template != "own":
-            self._model = dataclasses.replace(self._model, template=TEMPLATES[options.template])
-        if options.aspect != "own":
-            self._model = with_aspect(self._model, options.aspect)
+        self._model = asked_as(self._model, options.template, options.aspect)
         self._lora = open_policy(self._model, adapter)
 
     @classmethod
