@@ -27,14 +27,14 @@ def claim(record: Path, made: Mapping[str, Any]) -> None:
             write_json(record, plain(made))
         return
     before, now = (_compared(values) for values in (read_json(record), plain(made)))
+    # What is left out counts as None: a record may be older than a setting that does nothing unless it is set.
+    before, now = ({name: known.get(name, repr(None)) for name in before | now} for known in (before, now))
     if odd := differences(before, now):
         raise InputError(odd, "the same settings and inputs, or another place for the result", file=str(record))
 
 
 def _compared(made: Mapping[str, Any]) -> dict[str, str]:
-    """What is left out counts as None: a record may be older than a setting that does nothing unless it is set."""
-    known = {name: value for name, value in fields(made) if not name.startswith(_FOR_THE_READER)}
-    return {name: repr(value) for name, value in known.items() if value is not None}
+    return {name: repr(value) for name, value in fields(made) if not name.startswith(_FOR_THE_READER)}
 
 
 def finished(result: Path, record: Path, made: Mapping[str, Any]) -> bool:
