@@ -36,9 +36,9 @@ _LONGEST = 2000
 
 
 def one_line(text: str) -> str:
-    """A text that may hold names and words of anybody, as a line for a terminal: blanks are single, and letters that
-    steer it or are no Unicode stand as Python spells them."""
-    text = " ".join(text.split())
+    """A text that may hold names and words of anybody, as a line for a terminal: a blank stands between its lines, and
+    letters that steer it or are no Unicode stand as Python spells them."""
+    text = " ".join(line for line in map(str.strip, text.splitlines()) if line)
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -231,7 +231,8 @@ def _refuse_streams(path: str | Path) -> None:
         # A zero byte.
         raise InputError(f"the name {str(path)!r}", "the name of a file") from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise InputError("no regular file", "a file", file=str(path))
+        found = "no regular file (pipes and devices are not read)"
+        raise InputError(found, "a file; write what comes out of a pipe to one first", file=str(path))
 
 
 def decode(content: bytes, path: str | Path, before: int = 0) -> str:

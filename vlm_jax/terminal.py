@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Mapping
 
+_CODE = re.compile(r"\x1b\[[\d;]*m")
 # Nobody reads lines of 200 letters, and a word must fit.
 _NARROWEST, _WIDEST = 40, 100
 
@@ -46,11 +47,27 @@ def _command(line: str) -> str:
 
 def _filled(text: str, first: str = "", others: str = "", room: int = 0) -> list[str]:
     width = max(_NARROWEST, min(shutil.get_terminal_size().columns, _WIDEST)) - room
-    return textwrap.wrap(
-        text,
+    wrapper = _Wrapper(
         width,
         initial_indent=first,
         subsequent_indent=others,
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return wrapper.wrap(text)
+
+
+class _Wrapper(textwrap.TextWrapper):
+    """Takes a word for as long as it is shown."""
+
+    def _split(self, text: str) -> list[str]:
+        return [_Shown(word) for word in super()._split(text)]
+
+
+class _Shown(str):
+    """A text whose codes of colours have no length."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(_CODE.sub("", str(self)))

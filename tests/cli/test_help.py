@@ -218,6 +218,15 @@ def test_colours_on_a_terminal():
     assert "\x1b[" in shown
 
 
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_colours_take_no_room(columns):
+    options = {"TERM": "xterm-256color", "COLUMNS": columns}
+    shown = [on_a_terminal("eval", "pope", "--help", **options, **more)[0] for more in ({}, {"NO_COLOR": "1"})]
+    coloured, plain = (re.sub(r"\x1b\[[\d;]*m", "", one) for one in shown)
+    assert coloured == plain
+    assert plain.splitlines()[0] == "usage: vlm-jax eval pope [-h] [OPTIONS]"
+
+
 @pytest.mark.parametrize("arguments", [["sft", "--help"], ["sft", "--nope"]], ids=" ".join)
 @pytest.mark.parametrize("streams", [["stdout"], ["stderr"]], ids=str)
 def test_no_colours_in_a_file(arguments, streams):
@@ -264,6 +273,42 @@ def test_a_mistyped_option(capsys):
         main(["sft", "--checkpoint=tiny", "--data=x", "--images=y", "--out=z", "--learnin-rate=3"])
     assert stopped.value.code == 2
     assert re.search(r"perhaps you meant:\W+--learning-rate FLOAT", capsys.readouterr().err)
+
+
+LONG = "/tmp/" + "a_really_long_folder,or_part of one/" * 4 + "of  two   blanks │ and ───.json"
+WHOLE = ["--checkpoint=tiny", "--data=x", "--images=y", "--out=z"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([*WHOLE, LONG], [f"found unrecognized options: {LONG};"]),
+        ([*WHOLE, "--nope", LONG, "---", "│"], [f"found unrecognized options: --nope, {LONG}, ---, │;"]),
+        ([*WHOLE, "--lora-rank", LONG], ["found error parsing --lora-rank: no type matching INT", f"['{LONG}']."]),
+        ([*WHOLE, "--schedule", LONG], [f"found invalid choice '{LONG}' for argument '--schedule'. Expected one of"]),
+        ([*WHOLE, "--learnin-rate", LONG], [f"{LONG}; perhaps you meant: --learning-rate FLOAT;"]),
+        (
+            ["--nope", LONG, "---", "│", "───", " " * 9 + "deep"],
+            [
+                "found missing from vlm-jax sft: --checkpoint STR --out PATH --data PATH --images PATH;",
+                f"; unrecognized options: --nope {LONG} --- │ ─── deep;",
+            ],
+        ),
+    ],
+    ids=["word", "words", "number", "choice", "mistyped", "missing"],
+)
+def test_a_complaint_repeats_what_was_typed_however_wide_the_terminal(arguments, said, capsys, monkeypatch):
+    lines = set()
+    for columns in ("40", "80", "400"):
+        monkeypatch.setenv("COLUMNS", columns)
+        with pytest.raises(SystemExit):
+            main(["sft", *arguments])
+        assert os.environ["COLUMNS"] == columns
+        lines.add(capsys.readouterr().err)
+    (line,) = lines
+    assert line.count("\n") == 1
+    assert line.endswith("; expected options as `vlm-jax sft --help` has them\n")
+    assert all(part in line for part in said), line
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ holds one tensor at a time.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +52,6 @@ LayoutName = Literal["hf", "llava"]
 _HF_TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 _PEFT = "base_model."  # What ``non_lora_trainables.bin`` puts before every name, and ``mm_projector.bin`` does not.
 _FINAL_NORM = "model.norm.weight"
-_NAMED = 6  # Tensors that a complaint lists.
 # Mean size of the final norm's scales: between about 1 in a model and about 0.01 in the difference of two.
 _LEAST_SCALE = 0.1
 
@@ -329,9 +328,7 @@ def _checked(
     for file, names in by_file.items():
         here = {one: slot for one, slot in expected.items() if one in names}
         there = {one: shape for one, shape in found.items() if one in names}
-        if (complaint := problems(here, there, spelled)) or (
-            complaint := _integers(places[one] for one in sorted(names))
-        ):
+        if complaint := problems(here, there, spelled):
             odd[str(file)] = complaint
     if odd:
         (first, complaint), *others = sorted(odd.items())
@@ -340,12 +337,6 @@ def _checked(
     ordered = sorted(expected, key=lambda one: str(places[one].home))
     source = Source(name, folder, config, {one: expected[one] for one in ordered}, places)
     return dataclasses.replace(source, remarks=tuple(source.mixed_types()))
-
-
-def _integers(places: Iterable[Place]) -> str:
-    """Tensors whose types are no weights'."""
-    kinds = ((place.name, place.tensors.dtypes[place.name]) for place in places)
-    return ", ".join([f"{name} of {kind}" for name, kind in kinds if kind.kind in "biu"][:_NAMED])
 
 
 @functools.cache

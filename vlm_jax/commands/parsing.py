@@ -12,7 +12,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from vlm_jax.commands.from_recipe import is_from_recipe
-from vlm_jax.commands.wrong_options import refused_in_one_line
+from vlm_jax.commands.wrong_options import parsed_or_refused
 from vlm_jax.terminal import has_colours, wrapped
 
 # Stands for the verb's prose in tyro's help, which would not wrap it.
@@ -33,18 +33,22 @@ def parse(module: ModuleType, verb: str, arguments: Sequence[str]) -> Any:
     """
     held = _Held(getattr(sys.stdout, "encoding", None) or "ascii", has_colours())
     try:
-        with contextlib.redirect_stdout(held), refused_in_one_line(verb, arguments):
-            return tyro.cli(
-                module.Options,
-                prog=f"vlm-jax {verb}",
-                args=arguments,
-                description=_PROSE,
-                # An option that may be left out is left out, not set to None.
-                config=(tyro.conf.DisallowNone,),
-                registry=_registry(module.Options),
-            )
+        with contextlib.redirect_stdout(held):
+            return parsed_or_refused(verb, arguments, lambda: _parsed(module, verb, arguments))
     finally:
         print(_wrapped_help(held.getvalue(), module.__doc__), end="")
+
+
+def _parsed(module: ModuleType, verb: str, arguments: Sequence[str]) -> Any:
+    return tyro.cli(
+        module.Options,
+        prog=f"vlm-jax {verb}",
+        args=arguments,
+        description=_PROSE,
+        # An option that may be left out is left out, not set to None.
+        config=(tyro.conf.DisallowNone,),
+        registry=_registry(module.Options),
+    )
 
 
 def _wrapped_help(said: str, prose: str) -> str:

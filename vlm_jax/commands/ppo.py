@@ -47,9 +47,9 @@ def run(options: Options) -> None:
     if begun.finished():
         return
     check_view(options.view, options.reward)
-    rows = read_records(options)
+    prompts = read_records(options)
     model = open_for_training(options, options.reward)
-    records = checked(options, begun, rows, encoder_of(options, model))
+    records = checked(options, begun, prompts, encoder_of(options, model))
     frozen = frozen_roles(options, model)
     settings = settings_of(options)
     require_answering(model, options.batch_size, options.prompt_length, options.max_new_tokens)

@@ -40,9 +40,9 @@ def run(options: Options) -> None:
     begun = begin(options, options.out / "adapter", options.out / "run.json", options.checkpoint, **inputs)
     if begun.finished():
         return
-    rows = read_pairs(options)
+    pairs = read_pairs(options)
     model = open_for_training(options)
-    learnt, held_out = split_pairs(options, checked(options, begun, rows, encoder_of(options, model)))
+    learnt, held_out = split_pairs(options, checked(options, begun, pairs, encoder_of(options, model)))
     steps = max(1, round(options.epochs * len(learnt) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     # A row an answer.

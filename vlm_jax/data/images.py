@@ -44,6 +44,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Under which names Pillow keeps what says so: EXIF, and XMP where that has no word of it.
+_TELLS_OF_TURN = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 
 
 def load_image(source: Source, as_transformers: bool = False) -> Image.Image:
@@ -131,7 +133,13 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:
         # Whatever is wrong with what is told about the picture, the picture is there.
         return image
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    # It stands upright now: whoever loads it again shall not turn it again.
+    for told in _TELLS_OF_TURN:
+        turned.info.pop(told, None)
+    return turned
 
 
 def _rgb(image: Image.Image) -> Image.Image:
