@@ -194,6 +194,12 @@ def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
         place = error.filename2 or error.filename or "a file or the standard output"
         notes = getattr(error, "__notes__", ())
         _stop("; ".join([f"vlm-jax {verb}: {place} cannot be used: {error.strerror}", *notes]))
+    except Exception as error:
+        # jax's own class, which nothing here imports only to name it.
+        if type(error).__name__ != "JaxRuntimeError" or "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).partition("RESOURCE_EXHAUSTED: ")[2].partition("\n")[0]
+        _stop(f"vlm-jax {verb}: {reason} Expected a smaller batch, more parts (--microbatches), or shorter texts")
     except KeyboardInterrupt:
         again = f"; {_AGAIN}" if verb.split()[0] in _RESUMABLE else ""
         print(f"\nvlm-jax {verb}: stopped{again}", file=sys.stderr)

@@ -256,3 +256,38 @@ def test_other_options_for_a_run_that_began(commands, refused, write, tmp_path):
     line = refused(*commands["sft"](data))
     assert f"{(tmp_path / 'out' / 'run.json').resolve()}: found " in line
     assert "settings.seed 7 instead of 0" in line
+
+
+def test_pairs_that_teach_nothing(refused, checkpoint, images, write, tmp_path, capsys):
+    start = ("reward", "--checkpoint", checkpoint, "--images", images, "--out", tmp_path / "out", "--held-out", "0")
+    more = (*start, "--batch-size", "1", "--max-length", "150")
+    line = refused(*more, "--preferences", write([pair("0.png", "Yes."), pair("0.png", "Yes.")]))
+    assert "2 of 2 pairs have two equal answers, which teach nothing; expected answers that differ" in line
+
+
+def test_a_run_among_the_pictures(refused, checkpoint, images, write, tmp_path):
+    more = ("--data", write([conversation("0.png")]), "--images", images, "--out", images, "--batch-size", "1")
+    line = refused("sft", "--checkpoint", checkpoint, *more, "--max-length", "100")
+    assert line.endswith(f"{images}: found --out in the folder of the images; expected a folder of the run's own")
+
+
+def test_no_row_with_a_picture_is_told(checkpoint, write, images, tmp_path, capsys):
+    rows = [{"id": i, "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "a"}]} for i in "ab"]
+    out = ["--out", str(tmp_path / "out"), "--batch-size", "1", "--epochs", "1", "--max-length", "60"]
+    main(["sft", "--checkpoint", str(checkpoint), "--data", str(write(rows)), "--images", str(images), *out])
+    assert "none of 2 rows shows a picture" in capsys.readouterr().out
+
+
+def test_devices_without_room_are_one_line(monkeypatch, capsys):
+    class JaxRuntimeError(RuntimeError):
+        pass
+
+    def run(options):
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 40 bytes.\nmore\nlines")
+
+    monkeypatch.setattr("vlm_jax.commands.recipe.run", run)
+    with pytest.raises(SystemExit, match="2"):
+        main(["recipe", "list"])
+    line = capsys.readouterr().err
+    assert line.startswith("vlm-jax recipe: Out of memory allocating 40 bytes. Expected a smaller batch")
+    assert line.count("\n") == 1

@@ -185,6 +185,8 @@ def _open_base(
         raise InputError("no such folder (nothing is downloaded)", "a checkpoint's", file=str(folder))
     if not native and is_adapter(folder):
         raise InputError("an adapter", "--checkpoint with its base, and --adapter with this", file=str(folder))
+    if not native and not (folder / "config.json").exists():
+        raise InputError("no config.json", "a checkpoint's folder, with config.json and weights", file=str(folder))
     if not native and "text_config" not in read_json(folder / "config.json"):
         wanted = "transformers' layout, or our own: vlm-jax convert makes it from every other"
         raise InputError("a checkpoint of another layout", wanted, file=str(folder / "config.json"))

@@ -69,11 +69,17 @@ def read_pairs(options: Options) -> "list[Preference]":
         InputError: A row is broken, or there are too few to learn from.
     """
     from vlm_jax.data.sources import read_captions, read_preferences
+    from vlm_jax.errors import InputError, note
 
     facts = read_captions(options.view.facts) if options.view.facts else None
     records = read_preferences(options.preferences, options.images, facts, allow_outside=options.allow_outside)
     # Before the model is opened; rows that are too long come off later.
     split_pairs(options, records)
+    if equal := sum(record.answers[0] == record.answers[1] for record in records):
+        told = f"{equal} of {len(records)} pairs have two equal answers, which teach nothing"
+        if equal == len(records):
+            raise InputError(told, "answers that differ", file=str(options.preferences))
+        note(options.preferences, told)
     return records
 
 

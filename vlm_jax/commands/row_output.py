@@ -49,6 +49,8 @@ def make_rows(
     from vlm_jax.runs.progress import Meter
     from vlm_jax.runs.row_files import make_once
 
+    if records and not any(record.image for record in records):
+        print(f"none of {len(records)} rows shows a picture")
     pictures = list(dict.fromkeys(record.image for record in records if record.image is not None))
 
     def checked() -> None:

@@ -157,12 +157,18 @@ def checked(
         InputError: A row cannot be used; names it.
     """
     from vlm_jax.data.checks import check_images, fitting
+    from vlm_jax.errors import InputError
     from vlm_jax.runs.progress import Meter
+
+    if options.out.resolve() == options.images.resolve():
+        raise InputError("--out in the folder of the images", "a folder of the run's own", file=str(options.out))
 
     with Meter("rows", len(records)) as meter:
         kept = fitting(records, encode, options.drop_long, meter.update)
     if len(kept) < len(records):
         print(f"{len(records) - len(kept)} of {len(records)} rows are too long and left out")
+    if not any(record.image for record in kept):
+        print(f"none of {len(kept)} rows shows a picture")
     if not begun.started:
         with Meter("pictures", len({record.image for record in kept} - {None})) as meter:
             check_images(kept, meter.update)

@@ -76,7 +76,12 @@ def reading(config: LlavaConfig, rows: int, width: int) -> dict[str, int]:
     """
     language = config.language
     states = rows * width * (language.width + language.mlp_width) * _itemsize(config)
-    return {"activations": states, "attention mask": rows * width**2, **_images(config, rows)}
+    return {
+        "activations": states,
+        "attention": _scores(config, rows, width),
+        "attention mask": rows * width**2,
+        **_images(config, rows),
+    }
 
 
 def training(config: LlavaConfig, rows: int, width: int, microbatches: int, trained: int) -> dict[str, int]:
@@ -93,11 +98,17 @@ def training(config: LlavaConfig, rows: int, width: int, microbatches: int, trai
     states = (language.layers * language.width + language.mlp_width) * part * width * _itemsize(config)
     return {
         "activations": states,
+        "attention": _scores(config, part, width),
         "attention mask": part * width**2,
         # Values, two moments and a gradient, in float32.
         "what is trained": 16 * trained,
         **_images(config, rows),
     }
+
+
+def _scores(config: LlavaConfig, rows: int, width: int) -> int:
+    """Of one block's attention, whose scores all exist at one time."""
+    return rows * config.language.heads * width**2 * _itemsize(config)
 
 
 def _images(config: LlavaConfig, rows: int) -> dict[str, int]:

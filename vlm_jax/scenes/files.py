@@ -225,6 +225,8 @@ def read_scenes(folder: str | Path) -> dict[str, Scene]:
         InputError: There is no such file, or an entry of it is no scene.
     """
     path, found = Path(folder) / "scenes.json", {}
+    if not path.exists():
+        raise InputError("no scenes.json", "a world of `vlm-jax scenes`", file=str(folder))
     for row, (name, record) in enumerate(read_json(path).items(), 1):
         try:
             found[name] = _scene_from(record)
