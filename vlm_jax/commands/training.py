@@ -1,6 +1,7 @@
 """What the verbs that train share: where from, where to, how the optimizer goes, and which rank an adapter has."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -160,7 +161,8 @@ def checked(
     from vlm_jax.errors import InputError
     from vlm_jax.runs.progress import Meter
 
-    if options.out.resolve() == options.images.resolve():
+    # Not resolve(), which fails on links in a circle.
+    if os.path.realpath(options.out) == os.path.realpath(options.images):
         raise InputError("--out in the folder of the images", "a folder of the run's own", file=str(options.out))
 
     with Meter("rows", len(records)) as meter:
