@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests in as many processes as there are cores.
 WORKERS ?= auto
 
-.PHONY: demo test test-slow test-kill test-transformers-4 test-lmms lint format clean
+.PHONY: demo test test-slow test-kill test-hostile test-transformers-4 test-lmms lint format clean
 
 # An edited pyproject.toml installs again.
 $(VENV)/.installed: pyproject.toml
@@ -24,7 +24,7 @@ demo: $(VENV)/.installed
 	$(BIN)/vlm-jax demo --out runs/demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not lmms"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not lmms and not hostile"
 
 # Minutes each, one after the other: they use all cores themselves.
 test-slow: $(VENV)/.installed-test
@@ -33,6 +33,10 @@ test-slow: $(VENV)/.installed-test
 # Every kind of run, killed at twenty moments.
 test-kill: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m kill
+
+# Every hostile input; the quick ones belong to `make test` too.
+test-hostile: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/hostile
 
 # Checkpoints and tokenizers under the oldest transformers that pyproject.toml allows.
 test-transformers-4: $(VENV)/.installed-test

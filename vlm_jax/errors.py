@@ -1,8 +1,10 @@
 """What a run can end with that is no mistake of this package."""
 
+import difflib
 import errno
 import functools
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 
 # Of the system, where a place cannot be written to: a user's to mend, as an InputError is.
 PLACE_ERRORS = frozenset(
@@ -16,12 +18,35 @@ PLACE_ERRORS = frozenset(
         errno.ENOTDIR,
         errno.EISDIR,
         errno.EEXIST,
+        errno.ENOENT,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.ENOTEMPTY,
+        errno.EBUSY,
+        errno.EINVAL,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.EIO,
     }
 )
 
 
 # Letters of each half of a message: a file of a million keys is no message.
 _LONGEST = 2000
+
+
+def one_line(text: str) -> str:
+    """A text that may hold names and words of anybody, as a line for a terminal: a blank stands between its lines, and
+    letters that steer it or are no Unicode stand as Python spells them."""
+    text = " ".join(line for line in map(str.strip, text.splitlines()) if line)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def note(place: object, remark: str) -> None:
+    """Say on the standard error stream what a user should know of a file or folder that is used all the same."""
+    print(one_line(f"note: {place}: {remark}"), file=sys.stderr)
 
 
 class InputError(Exception):
@@ -41,7 +66,7 @@ class InputError(Exception):
         self.found, self.expected, self.file, self.row = found, expected, file, row
         place = ", ".join(part for part in (file, row and f"row {row}") if part)
         parts = (part if len(part) <= _LONGEST else f"{part[:_LONGEST]} ..." for part in (found, expected))
-        super().__init__(" ".join("{}: found {}; expected {}".format(place, *parts).removeprefix(": ").split()))
+        super().__init__(one_line("{}: found {}; expected {}".format(place, *parts).removeprefix(": ")))
 
     def __reduce__(self):
         # Exceptions travel between processes by their arguments, and the message alone does not rebuild this one.
@@ -63,6 +88,13 @@ class TooLongError(InputError):
         return functools.partial(TooLongError, file=self.file, row=self.row), (self.found, self.expected)
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'NAME'?)``, which follows a name that is none of a closed list; empty where none is near it."""
+    spelt = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), spelt, n=1)
+    return f" (did you mean {spelt[near[0]]!r}?)" if near else ""
+
+
 def require_positive(options: object, *names: str) -> None:
     """Raises an :class:`InputError` that names every one of these attributes which is a number not above 0."""
     values = {name: getattr(options, name) for name in names}
@@ -77,12 +109,15 @@ def require_parts(rows: int, parts: int, what: str) -> None:
         raise InputError(f"a batch of {rows} in {parts} {what}", "parts of equal size")
 
 
-def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What two descriptions of one thing disagree in, "name old instead of new; ..."; empty where they agree."""
+def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    """What two descriptions of one thing disagree in, "name FOUND instead of EXPECTED; ..."; empty where they agree.
+
+    FOUND stands in the file that the error is about, if it is about one.
+    """
     return "; ".join(
-        f"{name} {before.get(name, 'nothing')} instead of {now.get(name, 'nothing')}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
+        f"{name} {found.get(name, 'nothing')} instead of {expected.get(name, 'nothing')}"
+        for name in sorted(found.keys() | expected.keys())
+        if found.get(name) != expected.get(name)
     )
 
 

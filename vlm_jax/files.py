@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -100,6 +101,12 @@ def _beside(path: Path) -> Iterator[Path]:
             if error.errno is not None and (written is None or str(written).startswith(folder)):
                 error.filename, error.filename2 = str(path), None
             raise
+
+
+def require_writable(path: Path) -> None:
+    """Raises what writing ``path`` would raise, before the hours whose result shall lie there."""
+    with _beside(path):
+        pass
 
 
 @contextlib.contextmanager
@@ -203,6 +210,7 @@ def refuse_packed(path: str | Path) -> None:
 @contextlib.contextmanager
 def _readable(path: str | Path) -> Iterator[None]:
     try:
+        _refuse_streams(path)
         yield
     except FileNotFoundError:
         raise InputError("no such file", "a file", file=str(path)) from None
@@ -210,6 +218,21 @@ def _readable(path: str | Path) -> Iterator[None]:
         raise InputError("a file that is not permitted to be read", "the right to read it", file=str(path)) from None
     except OSError as error:
         raise InputError(f"a file that cannot be read ({error.strerror})", "a file", file=str(path)) from None
+    except MemoryError:
+        found = f"a file of {os.path.getsize(path):,} bytes"
+        raise InputError(found, "one that fits into memory", file=str(path)) from None
+
+
+def _refuse_streams(path: str | Path) -> None:
+    """A pipe may wait for ever, and a device never end."""
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError:
+        # A zero byte.
+        raise InputError(f"the name {str(path)!r}", "the name of a file") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        found = "no regular file (pipes and devices are not read)"
+        raise InputError(found, "a file; write what comes out of a pipe to one first", file=str(path))
 
 
 def decode(content: bytes, path: str | Path, before: int = 0) -> str:
@@ -239,6 +262,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def malformed(error: json.JSONDecodeError, lines_before: int = 0) -> str:
+    """What is wrong with a text that should be JSON, where, and what stands there."""
+    rest = error.doc[error.pos : error.pos + 20]
+    wrong = f"{error.msg.removesuffix(' at')} at {repr(rest) if rest else 'the end'}"
+    return f"malformed JSON at line {error.lineno + lines_before}, column {error.colno} ({wrong})"
+
+
 def read_json(path: str | Path, unique: bool = False) -> dict[str, Any]:
     """The one JSON object that a file holds.
 
@@ -254,8 +284,7 @@ def read_json(path: str | Path, unique: bool = False) -> dict[str, Any]:
         value = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_unique if unique else None)
     except json.JSONDecodeError as error:
         refuse_pointer(Path(path))
-        found = f"malformed JSON at line {error.lineno}, column {error.colno} ({error.msg})"
-        raise InputError(found, "a JSON object", file=file) from None
+        raise InputError(malformed(error), "a JSON object", file=file) from None
     except InputError as error:
         raise error.at(file) from None
     except RecursionError:
@@ -302,10 +331,25 @@ def write_lines(path: str | Path, lines: Iterable[bytes]) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file that was written line by line; a last line that was cut off by a kill is left out."""
+    """The objects of a file that was written line by line; a last line that was cut off by a kill is left out.
+
+    Raises:
+        InputError: A line is no JSON object; names it.
+    """
     # Bytes: a kill may cut a letter, and splitlines of text also splits at separators that JSON may hold as they are.
-    *lines, _ = path.read_bytes().split(b"\n")
-    return [json.loads(line) for line in lines]
+    with _readable(path):
+        *lines, _ = path.read_bytes().split(b"\n")
+    return [_written_line(line, path, number) for number, line in enumerate(lines, 1)]
+
+
+def _written_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{line[:60]!r}", "a JSON object, as it was written", file=str(path), row=number)
+    return value
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

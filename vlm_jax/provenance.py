@@ -26,12 +26,15 @@ def claim(record: Path, made: Mapping[str, Any]) -> None:
         if jax.process_index() == 0:
             write_json(record, plain(made))
         return
-    before, now = (
-        {name: repr(value) for name, value in fields(values) if not name.startswith(_FOR_THE_READER)}
-        for values in (read_json(record), plain(made))
-    )
+    before, now = (_compared(values) for values in (read_json(record), plain(made)))
+    # What is left out counts as None: a record may be older than a setting that does nothing unless it is set.
+    before, now = ({name: known.get(name, repr(None)) for name in before | now} for known in (before, now))
     if odd := differences(before, now):
         raise InputError(odd, "the same settings and inputs, or another place for the result", file=str(record))
+
+
+def _compared(made: Mapping[str, Any]) -> dict[str, str]:
+    return {name: repr(value) for name, value in fields(made) if not name.startswith(_FOR_THE_READER)}
 
 
 def finished(result: Path, record: Path, made: Mapping[str, Any]) -> bool:

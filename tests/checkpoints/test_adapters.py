@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from vlm_jax.arrays import Batch
 from vlm_jax.checkpoints.adapters import load_adapter, save_adapter
 from vlm_jax.checkpoints.export import export_adapter
-from vlm_jax.checkpoints.layouts import gather, llama, slots, translated
+from vlm_jax.checkpoints.layouts import PEFT_PROJECTOR_RENAMES, gather, llama, normalised, slots, translated
 from vlm_jax.config import LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
 from vlm_jax.errors import InputError
 from vlm_jax.models.adapters import init_lora, init_reward_head
@@ -129,13 +129,28 @@ def test_names_with_the_adapters_name_in_them_are_read(role, tmp_path):
     save_adapter(tmp_path / "a", CONFIG, {"lora": role["lora"]})
     path = tmp_path / "a/adapter_model.safetensors"
     tensors = load_file(path)
-    for called in ("default", "lora"):
+    for called in ("default", "lora", "my-name", "two words", "größe", "weight"):
         save_file({name.replace(".weight", f".{called}.weight"): tensor for name, tensor in tensors.items()}, path)
         assert_same_tree(load_adapter(tmp_path / "a", CONFIG), {"lora": role["lora"]})
     twice = {f"{name[:-7]}.{called}.weight": tensors[name] for name in sorted(tensors) for called in ("one", "two")}
     save_file(twice, path)
     with pytest.raises(InputError, match=r"lora_A.one.weight and .*lora_A.two.weight, which are one tensor"):
         load_adapter(tmp_path / "a", CONFIG)
+
+
+@pytest.mark.parametrize("called", ["default", "my-name", ""])
+@pytest.mark.parametrize(
+    ("module", "inner", "name"),
+    [
+        ("mm_projector", "0.weight", "model.mm_projector.0.weight"),
+        ("mm_projector", "weight", "model.mm_projector.weight"),
+        ("multi_modal_projector", "linear_2.bias", "model.mm_projector.2.bias"),
+        ("multi_modal_projector.linear_1", "weight", "model.mm_projector.0.weight"),
+    ],
+)
+def test_a_projectors_names_with_the_adapters_name_in_them(called, module, inner, name):
+    stored = ".".join(filter(None, ("base_model.model.model", module, "modules_to_save", called, inner)))
+    assert normalised([stored], PEFT_PROJECTOR_RENAMES) == {name: stored}
 
 
 def test_another_shape_is_refused(role, tmp_path):

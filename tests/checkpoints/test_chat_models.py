@@ -415,6 +415,9 @@ def test_prompts_that_nothing_decides(tmp_path):
     write_json(folder / "config.json", {**read_json(folder / "config.json"), "conv_mode": "mpt"})
     with pytest.raises(InputError, match=r"config.json: found conv_mode 'mpt'; expected one of vicuna_v1"):
         open_source(folder, vision=tmp_path / "clip")
+    write_json(folder / "config.json", {**read_json(folder / "config.json"), "conv_mode": "chatml_dir"})
+    with pytest.raises(InputError, match=r"conv_mode 'chatml_dir' \(did you mean 'chatml_direct'\?\); expected one of"):
+        open_source(folder, vision=tmp_path / "clip")
 
 
 def test_exported_named_templates_are_written_for_transformers(tmp_path):

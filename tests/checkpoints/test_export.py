@@ -15,6 +15,7 @@ import transformers
 from original_llava import original_config, original_tensors, write_tower
 from random_llava import CONFIG, LINEAR, assert_close_on_real, logits_of, make_batch, random_base, torch_llava
 from safetensors.numpy import load_file, save_file
+from their_llava import open_theirs, pictures, their_answer, write_checkpoint
 
 from vlm_jax.checkpoints.adapters import load_adapter, save_adapter
 from vlm_jax.checkpoints.convert import convert
@@ -24,6 +25,7 @@ from vlm_jax.checkpoints.merge import logit_change, probe_logits, write_merged
 from vlm_jax.checkpoints.native import load_native, map_native
 from vlm_jax.checkpoints.opening import map_base
 from vlm_jax.checkpoints.sources import open_source
+from vlm_jax.cli import main
 from vlm_jax.errors import InputError
 from vlm_jax.models.adapters import init_lora, init_reward_head
 from vlm_jax.models.llava import forward, logits
@@ -299,3 +301,15 @@ def test_a_head_with_another_bias_is_not_copied(shape, trained, tmp_path):
     save_file({**load_file(path), "bias": np.zeros(shape, np.float32)}, path)
     with pytest.raises(InputError, match=r"reward_head.safetensors: found .*; expected weight \[1, d\] and bias \[1\]"):
         export_adapter(tmp_path / "x", tmp_path / "y", "llava")
+
+
+def test_a_processor_that_came_along_goes_along(tmp_path):
+    """Weights in transformers' layout come back with the pictures and words that they were asked with there."""
+    folder = write_checkpoint(tmp_path / "llava", "legacy", "crop", seed=5)
+    picture = pictures(tmp_path)[0]
+    main(["convert", str(folder), str(tmp_path / "ours")])
+    theirs = their_answer(*open_theirs(folder), picture, "What is in the picture?")
+    for source in ("llava", "ours"):
+        main(["export", str(tmp_path / source), str(tmp_path / f"{source}_back"), "--layout", "hf"])
+        back = open_theirs(tmp_path / f"{source}_back")
+        assert their_answer(*back, picture, "What is in the picture?") == theirs

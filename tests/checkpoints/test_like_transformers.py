@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -25,13 +26,21 @@ from their_llava import (
 
 import vlm_jax
 from vlm_jax.checkpoints.image_processor import read_image_steps
-from vlm_jax.checkpoints.opening import open_model, with_aspect
+from vlm_jax.checkpoints.opening import asked_as, open_model, open_policy
+from vlm_jax.checkpoints.tokenizer_files import as_jinja
 from vlm_jax.cli import main
 from vlm_jax.config import ImageSteps
 from vlm_jax.data.chat_template import as_transformers
-from vlm_jax.data.conversation import Turn
-from vlm_jax.data.encoding import encode_answer, encode_continuation, encode_conversation, encode_prompt
+from vlm_jax.data.conversation import TEMPLATES, Turn, place_image
+from vlm_jax.data.encoding import (
+    encode_answer,
+    encode_continuation,
+    encode_conversation,
+    encode_judged,
+    encode_prompt,
+)
 from vlm_jax.data.images import prepare
+from vlm_jax.data.tokenizers import load_tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json
 
@@ -104,8 +113,6 @@ def test_pixels_are_those_of_transformers(kind, tmp_path):
     for number, (size, crop, pad, resample) in enumerate(itertools.product(sizes, crops, (False, True), range(6))):
         said = {"size": size, "crop_size": crop, "do_pad": pad, "resample": resample, "do_resize": number % 5 > 0}
         (tmp_path / str(number)).mkdir()
-        if not said["do_resize"] and pad:
-            continue
         theirs = image_processor(kind, **said)
         theirs.save_pretrained(tmp_path / str(number))
         side = crop if isinstance(crop, int) else crop["height"]
@@ -206,7 +213,7 @@ def test_a_prompt_of_several_turns_is_what_the_template_writes():
 
 def test_without_a_chat_template_the_words_are_the_checkpoints():
     tokenizer = llama_2_tokenizer()
-    config = dataclasses.replace(config_for(llama_2_tokenizer(chat_template=VICUNA)))
+    config = config_for(llama_2_tokenizer(chat_template=VICUNA))
     prompt = encode_prompt(tokenizer, as_transformers("plain", tokenizer), CONVERSATION[:1], config, 400)
     text = "USER: <image>\nWhat is in the picture? ASSISTANT:"
     expected = tokenizer(text.replace("<image>", "<image>" * config.vision.patches))["input_ids"]
@@ -228,32 +235,37 @@ def test_another_image_token_than_the_models_is_refused():
         encode_prompt(tokenizer, as_transformers("chat", tokenizer), [Turn("human", "hi")], config, 400)
 
 
-def train(kind, folder, picture, out):
+def train(kind, folder, picture, out, like="transformers"):
     said = [{"from": "human", "value": f"<image>\n{QUESTIONS[0]}"}, {"from": "gpt", "value": "two boats"}]
     rows = out.parent / "rows.json"
     rows.write_text(json.dumps([{"id": i, "image": picture.name, "conversations": said} for i in range(4)]))
     where = f"--checkpoint {folder} --data {rows} --images {picture.parent} --out {out} --trainable {kind}"
-    how = f"--recipe scenes-tiny/sft-{kind} --batch-size 2 --epochs 1 --max-length 80 --learning-rate 0.05 --warmup 0"
-    main(["sft", *where.split(), *how.split(), "--like", "transformers"])
+    how = f"--recipe scenes-tiny/sft-{kind} --batch-size 2 --epochs 1 --max-length 160 --learning-rate 0.05 --warmup 0"
+    main(["sft", *where.split(), *how.split(), "--like", like])
 
 
 def test_an_adapter_remembers_how_its_training_read(crop, tmp_path, capsys):
     folder, picture = crop
     train("lora", folder, picture, tmp_path / "run")
     adapter = tmp_path / "run/adapter"
-    assert read_json(adapter / "as_transformers.json") == {"pad": False, "resize": 28, "resample": 3, "crop": [28, 28]}
+    steps = {"pad": False, "resize": 28, "resample": 3, "crop": [28, 28]}
+    assert read_json(adapter / "reading.json") == {"like": "transformers", "steps": steps}
     assert open_model(str(folder), adapter=adapter).config.as_transformers == ImageSteps(False, 28, 3, (28, 28))
     assert open_model(str(folder)).config.as_transformers is None
     capsys.readouterr()
-    assert open_model(str(folder), adapter=adapter, like="llava").config.as_transformers is None
+    other = open_model(str(folder), adapter=adapter, like="llava")
+    assert other.config.as_transformers is None
+    open_policy(other, adapter)
     assert "trained --like transformers, and read --like llava" in capsys.readouterr().err
     # What is merged, and what is exported of that, says it itself.
     main(["merge", str(folder), str(adapter), str(tmp_path / "merged")])
     main(["export", str(tmp_path / "merged"), str(tmp_path / "back"), "--layout", "hf"])
     for checkpoint in (tmp_path / "merged", tmp_path / "back"):
         model = open_model(str(checkpoint))
-        assert (model.config.as_transformers, model.config.template) == (ImageSteps(False, 28, 3, (28, 28)), "chat")
+        assert model.config.as_transformers == ImageSteps(False, 28, 3, (28, 28))
         assert model.template.jinja == VICUNA
+        # The words that LLaVA has are not lost.
+        assert open_model(str(checkpoint), like="llava").template == TEMPLATES["vicuna_v1"]
     ours = vlm_jax.load(tmp_path / "back", dtype="float32").answer(picture, QUESTIONS[0], max_new_tokens=NEW)
     assert ours == [their_answer(*open_theirs(tmp_path / "back"), picture, QUESTIONS[0])]
 
@@ -288,17 +300,108 @@ def test_a_reward_model_reads_as_in_its_training(crop, tmp_path, capsys):
     model = vlm_jax.load(folder, adapter)
     assert model.model.config.as_transformers == ImageSteps(False, 28, 3, (28, 28))
     assert np.isfinite(model.scores(picture, QUESTIONS[0], "two boats")).all()
-    with pytest.raises(InputError, match="--like llava; expected transformers, as in the reward model's training"):
+    with pytest.raises(InputError, match="--like llava; expected --like transformers, as in the reward model's"):
         vlm_jax.load(folder, adapter, like="llava")
-    (adapter / "as_transformers.json").write_text('{"pad": 1}')
-    with pytest.raises(InputError, match="what training wrote"):
+    (adapter / "reading.json").write_text('{"like": "transformers", "steps": {"pad": 1}}')
+    with pytest.raises(InputError, match="what training writes there"):
         vlm_jax.load(folder, adapter)
-    (adapter / "as_transformers.json").unlink()
-    with pytest.raises(InputError, match="--like transformers; expected llava, as in the reward model's training"):
+    # One from before there was such a file.
+    (adapter / "reading.json").unlink()
+    with pytest.raises(InputError, match="--like transformers; expected --like llava, as in the reward model's"):
         vlm_jax.load(folder, adapter, like="transformers")
 
 
-def test_one_word_for_how_an_image_becomes_a_square(crop):
-    model = open_model(str(crop[0]), like="transformers")
-    with pytest.raises(InputError, match="aspect pad for a model that reads as transformers does"):
-        with_aspect(model, "pad")
+def test_scores_are_of_the_text_that_training_read():
+    """Of several turns, and of a template that writes on behind the end of an answer."""
+    for tokenizer in (llama_2_tokenizer(chat_template=VICUNA), llama_3_tokenizer()):
+        config, template = config_for(tokenizer), as_transformers("vicuna_v1", tokenizer)
+        prompt, answer = CONVERSATION[:3], CONVERSATION[3].text
+        learnt = encode_judged(tokenizer, template, prompt, answer, config, 400)
+        scored = encode_continuation(tokenizer, template, prompt, answer, config, 400, end=True)
+        np.testing.assert_array_equal(learnt.tokens, scored.tokens)
+        np.testing.assert_array_equal(learnt.loss_mask, scored.loss_mask)
+        # PPO has the prompt's ids and those that were drawn.
+        asked = encode_prompt(tokenizer, template, prompt, config, 400)
+        drawn = encode_answer(tokenizer, template, answer, config)
+        assert scored.tokens.tolist() == [*asked.tokens.tolist(), *drawn]
+    # What is cut loses the end of its answer.
+    assert len(encode_judged(tokenizer, template, prompt, answer, config, len(learnt) - 2)) == len(learnt) - 2
+
+
+def test_an_adapter_trained_as_llava_over_a_base_that_reads_as_transformers(crop, tmp_path, capsys):
+    folder, picture = crop
+    train("full", folder, picture, tmp_path / "first")
+    base = tmp_path / "first/checkpoint"
+    assert open_model(str(base)).config.as_transformers is not None
+    train("lora", base, picture, tmp_path / "run", like="llava")
+    adapter = tmp_path / "run/adapter"
+    assert open_model(str(base), adapter=adapter).config.as_transformers is None
+    # Another adapter's reading is told where a model was opened for this one.
+    train("lora", base, picture, tmp_path / "other", like="transformers")
+    capsys.readouterr()
+    open_policy(open_model(str(base), adapter=adapter), tmp_path / "other/adapter")
+    assert "trained --like transformers, and read --like llava" in capsys.readouterr().err
+
+
+def test_words_of_its_own_keep_their_blanks(crop, tmp_path):
+    model, processor = open_theirs(crop[0])
+    questions = ["  What is it? ", "What is it?\n", "\nIs there a dog?"]
+    ours = vlm_jax.load(crop[0], dtype="float32", like="transformers").answer(crop[1], questions, max_new_tokens=NEW)
+    assert ours == [their_answer(model, processor, crop[1], question) for question in questions]
+
+
+def test_a_picture_alone_is_a_question():
+    for tokenizer in (llama_2_tokenizer(chat_template=VICUNA), llama_3_tokenizer()):
+        config, template = config_for(tokenizer), as_transformers("vicuna_v1", tokenizer)
+        prompt = encode_prompt(tokenizer, template, [Turn("human", "<image>")], config, 400)
+        assert prompt.image_mask.sum() == config.vision.patches
+        asked = tokenizer.decode(prompt.tokens[~prompt.image_mask])
+        assert "image" not in asked
+
+
+def test_a_tokenizer_that_each_transformers_reads_in_its_own_way_is_refused(crop, tmp_path, monkeypatch):
+    shutil.copytree(crop[0], tmp_path / "words")
+    words = load_tokenizer(crop[0])
+    (tmp_path / "words/tokenizer.json").unlink()
+    monkeypatch.setattr("vlm_jax.data.tokenizers.load_tokenizer", lambda folder: words)
+    with pytest.raises(InputError, match=r"no tokenizer.json"):
+        open_model(str(tmp_path / "words"), like="transformers")
+    assert open_model(str(tmp_path / "words"), like="llava").config.as_transformers is None
+
+
+@pytest.mark.parametrize(
+    ("text", "placed"),
+    [
+        ("<image>\n a\n", "<image>\n a\n"),
+        ("<image> a", "<image>\n a"),
+        ("a \n<image>", "<image>\na "),
+        ("a<image>\nb", "<image>\na\nb"),
+        ("<image>", "<image>"),
+        ("<image>\n", "<image>"),
+    ],
+)
+def test_the_marker_comes_first_and_blanks_stay(text, placed):
+    assert place_image([Turn("human", text)], strips=False) == [Turn("human", placed)]
+
+
+def test_tokens_around_an_image_are_written_once():
+    tokenizer = llama_2_tokenizer()
+    ends = (5, 6)
+    names = tuple(tokenizer.convert_ids_to_tokens(list(ends)))
+    tokenizer.add_special_tokens({"additional_special_tokens": list(names)})
+    config = dataclasses.replace(config_for(llama_2_tokenizer(chat_template=VICUNA)), image_ends=ends)
+    tokenizer.chat_template = as_jinja(TEMPLATES["plain"], names)
+    for template in (as_transformers("plain", tokenizer), TEMPLATES["plain"]):
+        tokens = encode_prompt(tokenizer, template, CONVERSATION[:1], config, 400).tokens.tolist()
+        assert [tokens.count(end) for end in ends] == [1, 1]
+
+
+def test_what_has_no_place_elsewhere_is_refused(crop, tmp_path):
+    folder, picture = crop
+    train("full", folder, picture, tmp_path / "run")
+    with pytest.raises(SystemExit, match="2"):
+        main(f"export {tmp_path}/run/checkpoint {tmp_path}/back --layout llava --vision-tower x".split())
+    model = open_model(str(folder), like="transformers")
+    with pytest.raises(InputError, match="template vicuna_v1, aspect pad for a model that reads as transformers does"):
+        asked_as(model, "vicuna_v1", "pad")
+    assert not (tmp_path / "back").exists()

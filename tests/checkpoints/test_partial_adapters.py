@@ -74,7 +74,7 @@ def trained(request, tmp_path_factory):
 
 def computed(base, adapter):
     """Logits of a base with an adapter over it, as a verb would compute them."""
-    model = open_model(str(base), adapter=adapter)
+    model = open_model(str(base), adapter=adapter, masters=True)
     config = dataclasses.replace(model.config, dtype="float32")
     batch, lora = make_batch(config), open_policy(model, adapter)
     run = jax.jit(lambda base, lora: logits(config, base, forward(config, base, lora, batch).hidden))
@@ -157,7 +157,7 @@ def test_training_leaves_what_is_not_adapted(trained):
     kind, base, adapter, _ = trained
     if kind != "q and v":
         return
-    model = open_model(str(base), adapter=adapter)
+    model = open_model(str(base), adapter=adapter, masters=True)
     lora, config = open_policy(model, adapter), dataclasses.replace(model.config, dtype="float32")
     batch = make_batch(config)
 
@@ -256,7 +256,7 @@ def test_halves_of_both_kinds(plain, tmp_path, capsys):
         for name, tensor in load_file(path).items()
     }
     save_file(tensors, path)
-    model = open_model(str(tmp_path / "base"), adapter=plain)
+    model = open_model(str(tmp_path / "base"), adapter=plain, masters=True)
     capsys.readouterr()
     lora = open_policy(model, plain)
     assert "bfloat16 and float16 in one adapter: what they meet in is float32" in capsys.readouterr().err
@@ -275,7 +275,7 @@ def test_the_projector_file_of_llavas_own_recipe(config, plain, tmp_path):
     new = {f"base_model.model.model.{n}.weight": torch.randn(48, width) for n, width in names.items()}
     new |= {f"base_model.model.model.{n}.bias": torch.randn(48) for n in names}
     torch.save(new, plain / "non_lora_trainables.bin")
-    model = open_model(str(tmp_path / "base"), adapter=plain)
+    model = open_model(str(tmp_path / "base"), adapter=plain, masters=True)
     first = new[f"base_model.model.model.{next(iter(names))}.weight"].numpy()
     np.testing.assert_array_equal(model.base["projector"]["linear1"]["kernel"], first.T)
     open_policy(model, plain)
@@ -283,31 +283,31 @@ def test_the_projector_file_of_llavas_own_recipe(config, plain, tmp_path):
     export_adapter(plain, tmp_path / "theirs", "hf")
     for folder in ("ours", "theirs"):
         assert not list((tmp_path / folder).glob("non_lora*"))
-        again = open_model(str(tmp_path / "base"), adapter=tmp_path / folder)
+        again = open_model(str(tmp_path / "base"), adapter=tmp_path / folder, masters=True)
         jax.tree.map(np.testing.assert_array_equal, again.base["projector"], model.base["projector"])
     new["base_model.model.model.embed_tokens.weight"] = torch.zeros(61, 48)
     torch.save(new, plain / "non_lora_trainables.bin")
     with pytest.raises(
         InputError, match=r"non_lora_trainables.bin: found 1 other tensors: .*embed_tokens.*--projector"
     ):
-        open_model(str(tmp_path / "base"), adapter=plain)
+        open_model(str(tmp_path / "base"), adapter=plain, masters=True)
 
 
 def test_one_base_has_one_projector(trained, plain, tmp_path):
     kind, base, adapter, _ = trained
     if kind != "projector":
         return
-    model = open_model(str(base), adapter=adapter)
+    model = open_model(str(base), adapter=adapter, masters=True)
     for other in (plain, None):
         with pytest.raises(InputError, match="under the projector of"):
             open_policy(model, other)
     with pytest.raises(InputError, match="a projector of its own beside others"):
-        open_policy(open_model(str(base), adapter=plain), adapter)
+        open_policy(open_model(str(base), adapter=plain, masters=True), adapter)
     wider = dataclasses.replace(CONFIG, projector="linear")
     torch_llava(wider).save_pretrained(tmp_path / "linear")
     write_llama_tokenizer(tmp_path / "linear")
     with pytest.raises(InputError, match="expected a linear projector of this base"):
-        open_model(str(tmp_path / "linear"), adapter=adapter)
+        open_model(str(tmp_path / "linear"), adapter=adapter, masters=True)
 
 
 def test_an_adapter_of_another_base_is_told(trained, tmp_path, capsys):
@@ -317,7 +317,7 @@ def test_an_adapter_of_another_base_is_told(trained, tmp_path, capsys):
     path = adapter / "adapter_config.json"
 
     def said(checkpoint, folder=adapter):
-        model = open_model(str(checkpoint), adapter=folder)
+        model = open_model(str(checkpoint), adapter=folder, masters=True)
         capsys.readouterr()
         open_policy(model, folder)
         return capsys.readouterr().err

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import transformers
 from original_llava import loaded, original_config, original_tensors, write_tower
+from PIL import Image
 from random_llava import CONFIG, random_base, torch_llava
-from small_tokenizer import write_llama_tokenizer, write_tokenizer
+from small_tokenizer import llama_2_tokenizer, write_llama_tokenizer, write_tokenizer
 
 from vlm_jax.checkpoints.convert import convert
 from vlm_jax.checkpoints.hf_llava import load_llava, save_llava
@@ -194,3 +196,26 @@ def test_ids_that_are_none(value, tmp_path):
         open_source(folder)
     (folder / "generation_config.json").write_text(json.dumps({}))
     open_source(folder)
+
+
+@pytest.mark.parametrize("stated", [3, 5])
+def test_the_images_id_is_the_tokenizers(stated, tmp_path, capsys):
+    """Ours reads the checkpoint either way; transformers' model looks for the image where its processor put it."""
+    llama_2_tokenizer().save_pretrained(tmp_path / "words")
+    language = dataclasses.replace(CONFIG.language, vocab_size=400)
+    config = dataclasses.replace(CONFIG, language=language, image_token_id=stated)
+    save_llava(tmp_path / "hf", config, random_base(config), tmp_path / "words")
+    capsys.readouterr()
+    assert open_model(str(tmp_path / "hf")).config.image_token_id == stated
+    said = capsys.readouterr().err
+    processor = transformers.AutoProcessor.from_pretrained(tmp_path / "hf")
+    batch = processor(text="<image>\nhi", images=Image.new("RGB", (28, 28)), return_tensors="pt")
+    theirs = transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "hf")
+    if stated == 3:
+        theirs(**batch)
+        assert said == ""
+        return
+    with pytest.raises(ValueError, match="Image features and image tokens do not match"):
+        theirs(**batch)
+    (line,) = said.splitlines()
+    assert "the image's id is 5 by the config, and 3 by the tokenizer (<image>): here it only marks positions, " in line

@@ -79,6 +79,30 @@ def test_a_missing_image(verb, commands, refused, write, images, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def readers(commands, checkpoint, adapter, images, tmp_path):
+    """verb -> its command line for a file of pairs; all that read rows with pictures."""
+    start, reward = ["--checkpoint", checkpoint, "--images", images], ["--reward", adapter, "--reward-prompt", "short"]
+    output, bias = ["--output", tmp_path / "out.jsonl"], ["--output", tmp_path / "out.json"]
+    return commands | {
+        "sample": lambda data: ["sample", *start, "--prompts", data, *output],
+        "score": lambda data: ["score", *start, "--data", data, *reward, *output],
+        "eval judge-bias": lambda data: ["eval", "judge-bias", *start, "--preferences", data, *reward, *bias],
+    }
+
+
+@pytest.mark.parametrize("verb", ["sft", "reward", "ppo", "sample", "score", "eval judge-bias"])
+def test_a_picture_outside_the_folder(verb, readers, refused, write, images, tmp_path):
+    """Refused, unless it is allowed: then the next row's picture, which is not there, is what is wrong."""
+    (images / "0.png").rename(tmp_path / "outside.png")
+    row = ROWS.get(verb, pair)
+    command = readers[verb](write([row("../outside.png"), row("gone.png")]))
+    line = refused(*command)
+    assert "row 1: found '../outside.png', which does not lie below" in line
+    assert line.endswith("expected a name below it, or --allow-outside")
+    assert f"row 2: found no image file {images / 'gone.png'}" in refused(*command, "--allow-outside")
+
+
 @pytest.mark.parametrize("verb", ROWS)
 def test_a_malformed_row(verb, commands, refused, write, tmp_path):
     good = json.dumps(ROWS[verb]("0.png"))
@@ -165,7 +189,7 @@ def test_a_checkpoint_of_another_preset(verb, commands, refused, write, checkpoi
 def test_folders_that_are_not_there_or_not_whole(refused, checkpoint, adapter, world, tmp_path):
     gone = tmp_path / "gone"
     ask = ["generate", "--prompt", "hi", "--checkpoint"]
-    assert f"{gone / 'config.json'}: found no such file" in refused(*ask, gone)
+    assert f"{gone}: found no such folder" in refused(*ask, gone)
     assert f"{gone}: found no adapter_config.json" in refused(*ask, checkpoint, "--adapter", gone)
     line = refused(*ask, checkpoint, "--adapter", adapter)
     assert "found a reward model, or a value model (it has a head); expected a policy's adapter" in line
@@ -227,8 +251,43 @@ def test_numbers_that_do_not_fit_together(verb, options, commands, refused, writ
 
 def test_other_options_for_a_run_that_began(commands, refused, write, tmp_path):
     data = write([conversation("0.png"), conversation("1.jpg")])
-    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "steps" / "3").mkdir(parents=True)
     (tmp_path / "out" / "run.json").write_text('{"settings": {"seed": 7}, "base": {}}')
     line = refused(*commands["sft"](data))
     assert f"{(tmp_path / 'out' / 'run.json').resolve()}: found " in line
     assert "settings.seed 7 instead of 0" in line
+
+
+def test_pairs_that_teach_nothing(refused, checkpoint, images, write, tmp_path, capsys):
+    start = ("reward", "--checkpoint", checkpoint, "--images", images, "--out", tmp_path / "out", "--held-out", "0")
+    more = (*start, "--batch-size", "1", "--max-length", "150")
+    line = refused(*more, "--preferences", write([pair("0.png", "Yes."), pair("0.png", "Yes.")]))
+    assert "2 of 2 pairs have two equal answers, which teach nothing; expected answers that differ" in line
+
+
+def test_a_run_among_the_pictures(refused, checkpoint, images, write, tmp_path):
+    more = ("--data", write([conversation("0.png")]), "--images", images, "--out", images, "--batch-size", "1")
+    line = refused("sft", "--checkpoint", checkpoint, *more, "--max-length", "100")
+    assert line.endswith(f"{images}: found --out in the folder of the images; expected a folder of the run's own")
+
+
+def test_no_row_with_a_picture_is_told(checkpoint, write, images, tmp_path, capsys):
+    rows = [{"id": i, "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "a"}]} for i in "ab"]
+    out = ["--out", str(tmp_path / "out"), "--batch-size", "1", "--epochs", "1", "--max-length", "60"]
+    main(["sft", "--checkpoint", str(checkpoint), "--data", str(write(rows)), "--images", str(images), *out])
+    assert "none of 2 rows shows a picture" in capsys.readouterr().out
+
+
+def test_devices_without_room_are_one_line(monkeypatch, capsys):
+    class JaxRuntimeError(RuntimeError):
+        pass
+
+    def run(options):
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 40 bytes.\nmore\nlines")
+
+    monkeypatch.setattr("vlm_jax.commands.recipe.run", run)
+    with pytest.raises(SystemExit, match="2"):
+        main(["recipe", "list"])
+    line = capsys.readouterr().err
+    assert line.startswith("vlm-jax recipe: Out of memory allocating 40 bytes. Expected a smaller batch")
+    assert line.count("\n") == 1

@@ -83,7 +83,7 @@ def test_a_rank_of_ones_own(world, tmp_path, checkpoint):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[options]\nlearning_rat = 1", "found learning_rat; expected options of sft-lora"),
+        ("[options]\nlearning_rat = 1", r"found learning_rat \(did you mean 'learning_rate'\?\); expected options of"),
         ("[options]\nlearning_rate = 1e-4", "found nothing on .*batch_size.*; expected it there, or --"),
         ("[options]\n[option]", r"found keys option; expected a table \[options\]"),
         ("learning_rate = 1", r"found keys learning_rate; expected a table \[options\]"),
@@ -127,7 +127,8 @@ def test_a_warm_up_is_a_share_where_it_is_one():
 
 
 def test_no_such_recipe():
-    with pytest.raises(InputError, match=r"found recipe 'llava/sft'; expected a \.toml file, or one of llava-1"):
+    near = r"found recipe 'llava/sft' \(did you mean 'llava-1.5-7b/sft-lora'\?\); expected a \.toml file, or one of"
+    with pytest.raises(InputError, match=near):
         sft.complete(dataclasses.replace(VERBS["sft-lora"], recipe="llava/sft"))
 
 

@@ -21,7 +21,7 @@ COMMANDS = (*(verb for verb in VERBS if verb != "eval"), *(f"eval {name}" for na
 # A line of a box of options: an option or positional argument, what it takes, and perhaps the start of its help.
 _FIRST = re.compile(r"(?P<option>\S.*?)(?:\s{2,}(?P<help>.*))?")
 _STARTS = re.compile(r"-|[\[{]|[A-Z_]+(\s\s|$)")
-_DEFAULT = re.compile(r"\((required|default: .*)\)$")
+_DEFAULT = re.compile(r"\((required|recipe|default: .*)\)$")
 
 
 def help_of(command: str) -> str:

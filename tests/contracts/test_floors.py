@@ -14,7 +14,7 @@ PACKAGE = Path(vlm_jax.__file__).parent
 
 # From the ground up. Rooms of one floor may read each other.
 FLOORS = (
-    ("config", "arrays", "errors", "randomness", "ranges", "versions"),
+    ("config", "arrays", "errors", "randomness", "ranges", "terminal", "versions"),
     ("files", "provenance", "recipes", "parallel"),
     ("models", "scenes"),
     ("data",),

@@ -15,4 +15,4 @@ def test_no_option_of_the_help_is_left_out():
     for command in COMMANDS:
         found = list(options_of(command))
         told = help_of(command)
-        assert len(found) == told.count("(required)") + told.count("(default: "), command
+        assert len(found) == sum(map(told.count, ("(required)", "(recipe)", "(default: "))), command

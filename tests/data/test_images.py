@@ -31,10 +31,33 @@ def test_exif_rotation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # Stored lying on its side; the right half belongs at the bottom.
     path = saved(tmp_path / "a.jpg", image, exif=exif, quality=95, subsampling=0)
-    got = pixels(load_image(path))
+    upright = load_image(path)
+    got = pixels(upright)
     assert got.shape == (16, 8, 3)
     assert got[0, 0, 0] > 180
     assert got[-1, 0, 2] > 180
+    for again in (load_image(lambda: upright), load_image(lambda: load_image(path, as_transformers=True))):
+        np.testing.assert_array_equal(pixels(again), got)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_what_stands_upright_says_nothing_of_a_turn(suffix, tmp_path):
+    """Nor does XMP, which Pillow asks where EXIF is silent."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    told = [{"exif": turned}, {"exif": turned, "xmp": xmp}] if suffix != "png" else [{"exif": turned}]
+    for number, words in enumerate(told):
+        path = saved(tmp_path / f"{number}.{suffix}", Image.fromarray(noise(16, 8)), **words)
+        with Image.open(path) as stored:
+            assert stored.getexif()[0x0112] == 6
+        upright = load_image(path)
+        assert upright.size == (8, 16)
+        assert 0x0112 not in upright.getexif()
+        with Image.open(path) as held:
+            assert load_image(lambda held=held: held).size == (8, 16)
+            # Somebody else's, who is told what it was told; TIFF's reader turns by itself.
+            assert suffix == "tiff" or held.getexif()[0x0112] == 6
 
 
 def test_cmyk_jpeg(tmp_path):

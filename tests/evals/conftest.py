@@ -7,8 +7,8 @@ from vlm_jax.files import write_json_lines
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Stands in for a checkpoint that says what ``asked.reply`` does; what it was asked is in ``asked.to_ask``, how in
-    ``asked.options``."""
+    """Stands in for a checkpoint of LLaVA that says what ``asked.reply`` does; what it was asked is in
+    ``asked.to_ask``, how in ``asked.options``."""
 
     class Asked:
         to_ask = ()
@@ -23,4 +23,5 @@ def asked(monkeypatch):
         write_json_lines(target, [{"question_id": ask.id, "text": Asked.reply(ask)} for ask in to_ask])
 
     monkeypatch.setattr("vlm_jax.commands.eval.scoring.answer", answer)
+    monkeypatch.setattr("vlm_jax.commands.eval.scoring.known_suffix", lambda checkpoint, usual: usual)
     return Asked

@@ -1,6 +1,8 @@
 """Files of answers, and whatever else can be in them."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -205,3 +207,13 @@ def test_any_answer_is_scored_or_counted(texts, tmp_path):
 def test_long_answers_take_no_longer_than_they_are(text, tmp_path):
     """A rule that takes the square of an answer's length would take hours."""
     assert_every_answer_counts([text * (200_000 // len(text))], tmp_path / "answers.jsonl")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system with pipes")
+def test_a_pipe_of_answers_says_what_to_do(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for stream in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(
+            InputError, match=r"no regular file \(pipes and devices are not read\).*write .* to one first"
+        ):
+            read_answers(stream)

@@ -234,6 +234,37 @@ def test_an_images_file_names_it(key, tmp_path, capsys):
         assert found in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        (
+            {"image_id": 1, "image": "COCO_val2014_000000000022.jpg"},
+            "image_id 1 and image 22, which is a",
+        ),
+        # Of no image that there is an object of, but of another one all the same.
+        ({"image_id": 1, "image": "val2014/COCO_val2014_000000000043.jpg"}, "image_id 1 and image 43;"),
+        ({"image_id": 43, "image": "COCO_val2014_000000000022.jpg"}, "image_id 43 and image 22, which"),
+        (
+            {"image_id": "COCO_val2014_000000000001.jpg", "id": "COCO_val2014_000000000022.jpg"},
+            "image_id 1 and id 22,",
+        ),
+        ({"image_id": "COCO_val2014_000000000001.jpg", "image": "22"}, "image_id 1 and image 22, "),
+    ],
+)
+def test_an_id_and_a_file_that_contradict_each_other_are_refused(row, found, tmp_path, capsys):
+    objects, answers, output = (tmp_path / name for name in ("objects.json", "a.jsonl", "o.json"))
+    objects.write_text('{"1": ["dog"], "22": ["cat"]}')
+    command = list(map(str, ["eval", "chair", "--objects", objects, "--answers", answers, "--output", output]))
+    answers.write_text(json.dumps({**row, "caption": "A dog."}))
+    with pytest.raises(SystemExit):
+        main(command)
+    assert f"row 1: found {found}" in capsys.readouterr().err
+    # The same image twice, or a name that says nothing of an id.
+    for image in ("COCO_val2014_000000000001.jpg", "1", "holiday 22.jpg", f"{2:05000d}.jpg", ""):
+        answers.write_text(json.dumps({"image_id": 1, "image": image, "caption": "A dog."}))
+        main(command)
+
+
 def test_image_names_have_one_place():
     assert image_file("COCO_{:012d}.jpg", "7") == "COCO_000000000007.jpg"
     assert image_file("{}.png", "a") == "a.png"

@@ -405,6 +405,7 @@ def without_weights(monkeypatch):
     monkeypatch.setattr(checkpoint_judge, "open_policy", lambda *arguments: {})
     monkeypatch.setattr(checkpoint_judge, "image_prompts", image_prompts)
     monkeypatch.setattr(checkpoint_judge, "answer_batches", answer_batches)
+    monkeypatch.setattr(checkpoint_judge, "require_answering", lambda *arguments: None)
     return seen
 
 

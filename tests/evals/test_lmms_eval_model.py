@@ -420,6 +420,8 @@ def test_a_request_without_a_document_is_refused(ours):
     [
         ("", "no checkpoint"),
         ("checkpoint=tiny,pretrained=x,device_map=auto", "model arguments device_map, pretrained; expected some of"),
+        ("chekpoint=tiny", r"model arguments chekpoint \(did you mean 'checkpoint'\?\); expected some of"),
+        ("checkpoint=tiny,template=vicuna", r"template 'vicuna' \(did you mean 'vicuna_v1'\?\); expected one of own"),
         ("checkpoint=tiny,batch_size=auto", "batch_size 'auto'"),
         ("checkpoint=tiny,batch_size=0", "batch_size 0"),
         ("checkpoint=tiny,batch_size=3,data=2", "a batch of 3 in 2 parts"),

@@ -442,7 +442,7 @@ def test_a_judge_that_fails_says_what_is_kept(command, tmp_path, monkeypatch, ca
         (["--judge", "checkpoint:tiny", "--judge-image"], "--judge-image without --images"),
         (["--judge", "checkpoint:tiny", "--judge-concurrency", "0"], "--judge-concurrency 0; expected"),
         (["--judge", "checkpoint:tiny", "--judge-temperature=-1"], "--judge-temperature -1.0; expected"),
-        (["--judge", "scenes:gone"], "scenes.json: found no such file"),
+        (["--judge", "scenes:gone"], "found no scenes.json"),
     ],
 )
 def test_judges_that_are_none(command, options, found, capsys):

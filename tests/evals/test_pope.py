@@ -10,7 +10,7 @@ from shared_data import golden, shared_file
 from vlm_jax.cli import main
 from vlm_jax.errors import InputError
 from vlm_jax.evals.pope import scorer as pope
-from vlm_jax.evals.pope.files import read_questions
+from vlm_jax.evals.pope.files import answers_for, read_questions
 from vlm_jax.evals.pope.questions import build, read_annotations, sample_images
 
 QUESTIONS = [
@@ -255,6 +255,80 @@ def test_llavas_answers_to_all_three_files_in_one(write, tmp_path, capsys):
         with pytest.raises(SystemExit):
             run("--questions", questions, "--answers", write("a.jsonl", odd), "--output", tmp_path / "odd.json")
         assert "expected ids among the 4 of the questions" in capsys.readouterr().err
+
+
+def asked(questions, shift=0):
+    return [{"question_id": shift + one["question_id"], "prompt": one["text"], "text": "Yes"} for one in questions]
+
+
+def read(write, rows, questions=QUESTIONS):
+    return answers_for(write("a.jsonl", rows), read_questions(write("q.jsonl", questions)))
+
+
+OTHERS = [{**one, "text": one["text"].replace("a ", "a tiny ")} for one in QUESTIONS]
+SURPLUS = "expected ids among the 4 of the questions"
+
+
+def test_answers_under_the_questions_ids_go_before_a_run_of_equal_texts(write):
+    """In whatever order they stand; more than whole files is nothing that was meant."""
+    turned = [{**one, "text": f"No {one['question_id']}"} for one in reversed(asked(QUESTIONS))]
+    said = [f"No {one['question_id']}" for one in QUESTIONS]
+    for rows in ([*turned, *asked(OTHERS, 100)], [*asked(QUESTIONS, 100), *turned, *asked(OTHERS, 200)]):
+        found, (remark,) = read(write, rows)
+        assert found == said
+        assert f"of {len(rows)} answers; the others are to other questions" in remark
+    odd = [
+        [*turned, *asked(QUESTIONS[:1], 100)],
+        [*asked(QUESTIONS[:1], 100), *turned],
+        [*turned[:2], *asked(OTHERS, 100), *turned[2:]],
+    ]
+    for rows in odd:
+        with pytest.raises(InputError, match=SURPLUS):
+            read(write, rows)
+    # In the questions' order stand the second and the third of these.
+    two = QUESTIONS[:2]
+    rows = [*reversed(asked(two)), *asked(two[1:], 7)]
+    with pytest.raises(InputError, match="answers to 9; expected ids among the 2"):
+        read(write, rows, two)
+
+
+def test_a_run_of_equal_texts_stands_between_whole_files(write):
+    run = asked(QUESTIONS, 100)
+    for rows in ([*asked(OTHERS), *run], [*asked(OTHERS), *asked(OTHERS, 50), *run], [*run, *asked(OTHERS)]):
+        assert read(write, rows)[0] == ["Yes"] * 4
+    for rows in (
+        [*asked(OTHERS[:2]), *run, *asked(OTHERS[2:])],
+        [*run, *asked(OTHERS[:1])],
+        [*asked(OTHERS[:3]), *run],
+    ):
+        with pytest.raises(InputError, match=r"found (no answer|answers) to"):
+            read(write, rows)
+    # The random ones of LLaVA's time were 2910, the others 3000.
+    many = [{**QUESTIONS[0], "question_id": i, "text": f"Is there a dog in image {i}?"} for i in range(100)]
+    others = [{**one, "text": one["text"].replace("dog", "cat")} for one in many]
+    assert len(read(write, [*asked(others), *asked(others, 200), *asked(many[:97], 400)], many[:97])[0]) == 97
+    assert len(read(write, [*asked(others[:97]), *asked(others, 200), *asked(many, 400)], many)[0]) == 100
+    with pytest.raises(InputError, match="found no answer to 60"):
+        read(write, [*asked(others[:60]), *asked(many, 400)], many)
+
+
+@pytest.mark.parametrize("key", ["image", "image_source", "image_path", "image_id"])
+def test_a_run_about_other_images_is_none(key, write):
+    questions = [{**one, "image": f"COCO_val2014_{i:012d}.jpg"} for i, one in enumerate(QUESTIONS, 70)]
+    for form in ("{}", "val2014/{}.jpg"):
+        for shift, taken in ((0, True), (1, False)):
+            names = [form.format(f"COCO_val2014_{i + shift:012d}") for i in range(70, 74)]
+            run = [{**row, key: name} for row, name in zip(asked(QUESTIONS, 100), names, strict=True)]
+            rows = [*asked(OTHERS, 500), *run]
+            if key == "image_id":
+                rows = [{**row, "image_id": row.get("image_id", "none")} for row in rows]
+            if taken:
+                assert read(write, rows, questions)[0] == ["Yes"] * 4
+            else:
+                with pytest.raises(InputError, match="no answer to"):
+                    read(write, rows, questions)
+    numbered = [{**row, "image_id": number} for number, row in enumerate(asked(QUESTIONS, 100), 70)]
+    assert read(write, [*asked(OTHERS, 500), *numbered], questions)[0] == ["Yes"] * 4
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_a_checkpoint_answers_through_the_command(to_ask, tmp_path, capsys):
     assert {
         name: record["settings"][name] for name in ("suffix", "template", "aspect", "temperature", "max_new_tokens")
     } == {
-        "suffix": "short",
+        "suffix": "none",
         "template": "llava_v1",
         "aspect": "own",
         "temperature": 0.0,
@@ -127,6 +127,25 @@ def test_a_checkpoint_answers_through_the_command(to_ask, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*map(str, command), "--aspect", "square"])
     assert "aspect 'own' instead of 'square'" in capsys.readouterr().err
+
+
+def test_the_batch_size_is_part_of_draws_alone(to_ask, tmp_path, capsys):
+    """What is most likely does not depend on the batch; a draw does."""
+    rows = [{"question_id": i, "image": f"{i}.png", "text": "a dog?", "label": "no"} for i in range(3)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = ["eval", "pope", "--questions", tmp_path / "q.jsonl", "--checkpoint", "tiny", "--max-new-tokens", 2]
+    command += ["--images", to_ask[0].image.parent]
+    greedy = [*map(str, [*command, "--output", tmp_path / "greedy.json"])]
+    drawn = [*map(str, [*command, "--output", tmp_path / "drawn.json", "--temperature", 0.5])]
+    for one in (greedy, drawn):
+        main([*one, "--batch-size", "3"])
+    said = capsys.readouterr().out
+    main([*greedy, "--batch-size", "2"])
+    assert f"finished already: {tmp_path / 'greedy.answers.jsonl'}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*drawn, "--batch-size", "2"])
+    assert "found settings.batch_size 3 instead of 2" in capsys.readouterr().err
+    assert "finished already" not in said
 
 
 def test_two_equal_commands_at_one_time(to_ask, tmp_path, monkeypatch, capsys):

@@ -57,6 +57,8 @@ def test_pope_in_several_categories_is_refused(tmp_path):
         read_pope(path)
     with pytest.raises(InputError, match="no question of category gqa; expected one of adversarial, popular, random"):
         read_pope(path, "gqa")
+    with pytest.raises(InputError, match=r"no question of category popolar \(did you mean 'popular'\?\); expected one"):
+        read_pope(path, "popolar")
     single = table(tmp_path / "one.tsv", [(*row[:3], "random", row[4]) for row in POPE])
     assert [one.id for one in read_pope(single)] == ["0", "1", "2", "3"]
 

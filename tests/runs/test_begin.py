@@ -124,3 +124,11 @@ def test_sharded_weights_are_hashed_by_their_index(tmp_path):
     first = weights_sha256(tmp_path)
     (tmp_path / "b.safetensors").write_bytes(b"two")
     assert weights_sha256(tmp_path) != first
+
+
+def test_a_record_that_is_older_than_an_option_is_found(tmp_path):
+    """What an absent setting says is what None says."""
+    (tmp_path / "run.json").write_text('{"settings": {"seed": 0}, "inputs": {}}')
+    claim(tmp_path / "run.json", {"settings": {"seed": 0, "like": None}, "inputs": {}})
+    with pytest.raises(InputError, match=r"settings\.like"):
+        claim(tmp_path / "run.json", {"settings": {"seed": 0, "like": "llava"}, "inputs": {}})

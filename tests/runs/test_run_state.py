@@ -12,6 +12,8 @@ import optax
 import pytest
 
 from vlm_jax.errors import InputError
+from vlm_jax.files import read_json
+from vlm_jax.runs.log import MetricLog
 from vlm_jax.runs.state import RunState
 
 BASE = {"source": "/weights/base", "sha256": "0f" * 32}
@@ -53,11 +55,59 @@ def test_newest_state_comes_back_bit_for_bit_with_its_types(tmp_path):
 
 
 def test_another_config_or_base_is_refused(tmp_path):
-    RunState(tmp_path, MADE).close()
+    with RunState(tmp_path, MADE) as run:
+        run.save(1, make_state(1), DATA)
     with pytest.raises(InputError, match=r"run\.json.*lora\.rank 4 instead of 8"):
         RunState(tmp_path, {**MADE, "lora": {"rank": 8}})
     with pytest.raises(InputError, match=r"base\.sha256"):
         RunState(tmp_path, {**MADE, "base": {"source": "/weights/base", "sha256": "aa" * 32}})
+
+
+def test_a_run_that_saved_nothing_is_in_nobodys_way(tmp_path):
+    RunState(tmp_path, MADE).close()
+    other = {**MADE, "lora": {"rank": 8}}
+    RunState(tmp_path, other).close()
+    assert read_json(tmp_path / "run.json")["lora"] == {"rank": 8}
+
+
+def test_a_run_that_saved_nothing_leaves_nothing_beside_the_next(tmp_path):
+    """Its log and its rollouts' answers go with its record; a saved step keeps them, and a user's own files stay."""
+    theirs = ["answers/00000.jsonl", "answers/00012.jsonl"]
+    own = [
+        "answers/notes.jsonl",
+        "answers/1.jsonl",
+        "answers/00000.txt",
+        "tensorboard/notes",
+        "results.json",
+        "x.jsonl",
+    ]
+    (tmp_path / "answers").mkdir()
+
+    def write():
+        log = MetricLog(tmp_path, 0)
+        log.write(0, {"loss": 1.0})
+        log.close()
+        for name in (*theirs, *own):
+            (tmp_path / name).write_text("{}")
+
+    def files():
+        found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+        return {name for name in found if not name.startswith("steps/")} - {"lock"}
+
+    write()
+    before = files()
+    # Without a record it is nobody's.
+    with RunState(tmp_path, MADE):
+        assert files() == before | {"run.json"}
+    with RunState(tmp_path, {**MADE, "rate": 7.0}):
+        assert files() == {"run.json", *own}
+        write()
+    with RunState(tmp_path, MADE) as run:
+        assert files() == {"run.json", *own}
+        write()
+        run.save(1, make_state(1), DATA)
+    with RunState(tmp_path, MADE):
+        assert {"metrics.jsonl", *theirs, *own} <= files()
 
 
 def test_steps_that_nothing_vouches_for_are_refused(tmp_path):

@@ -7,15 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 import vlm_jax
 from vlm_jax.arrays import Batch
+from vlm_jax.config import ImageSteps
+from vlm_jax.data.assemble import viewer
 from vlm_jax.data.conversation import IMAGE, Turn
 from vlm_jax.data.encoding import encode_conversation
+from vlm_jax.data.sources import Prompt
 from vlm_jax.generate import answers as generating
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.models.llava import Capture, forward, logits
+from vlm_jax.scripting.rows import aligned, prompts
 
 QUESTIONS = ["Is there a boat in the image?", "Is there a heart in the image?"]
 SHORT = {"max_new_tokens": 6}
@@ -55,6 +59,30 @@ def test_an_image_may_come_in_any_form(tiny, pictures, said, tmp_path):
     grey = pictures[0].mean(-1).astype(np.uint8)
     same = np.repeat(grey[..., None], 3, -1)
     assert tiny.answer([grey, same], QUESTIONS[0], **SHORT) == [tiny.answer(same, QUESTIONS[0], **SHORT)[0]] * 2
+
+
+def test_a_photo_is_turned_upright_once(tiny, pictures, tmp_path):
+    """Whichever way it comes in: a camera writes it lying, and says so."""
+    path, told = tmp_path / "lying.png", Image.Exif()
+    told[ExifTags.Base.Orientation] = 6
+    Image.fromarray(pictures[1]).transpose(Image.Transpose.ROTATE_90).save(path, exif=told)
+    images = [path, str(path), path.read_bytes(), Image.open(path), pictures[1]]
+    see = viewer(tiny.model.config)
+    squares = [see(record) for record in prompts(aligned(images=images, questions="What is it?"))]
+    np.testing.assert_array_equal(squares, [squares[-1]] * len(images))
+
+
+@pytest.mark.parametrize("steps", [None, ImageSteps(False, 48, 3, (48, 48))], ids=["llava", "transformers"])
+def test_a_picture_with_holes_is_seen_as_in_a_file_of_rows(steps, tiny, pictures, tmp_path):
+    """Whose RGB is made of it depends on whom the model is read like."""
+    path, holes = tmp_path / "holes.png", np.zeros((48, 48, 1), np.uint8)
+    holes[:20] = 255
+    Image.fromarray(np.concatenate([pictures[1], holes], -1)).save(path)
+    config = dataclasses.replace(tiny.model.config, as_transformers=steps)
+    columns = aligned(images=[path, path.read_bytes(), Image.open(path)], questions="What is it?")
+    squares = [viewer(config)(record) for record in prompts(columns, steps is not None)]
+    turns = (Turn("human", f"{IMAGE}\nWhat is it?"),)
+    np.testing.assert_array_equal(squares, [viewer(config)(Prompt(id="1", image=path, turns=turns))] * 3)
 
 
 def test_one_of_a_kind_counts_for_all_rows(tiny, pictures, said):

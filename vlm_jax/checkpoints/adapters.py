@@ -2,13 +2,12 @@
 
     folder/adapter_config.json, folder/adapter_model.safetensors      as peft's ``save_pretrained`` writes them
     folder/reward_head.safetensors or folder/value_head.safetensors   {"weight": [1, d], "bias": [1]}, float32
-    folder/as_transformers.json                                       where training read rows as transformers does
+    folder/reading.json                                               how training read its rows
 
 peft reads the adapters on the original LLaVA class (LLaVA-RLHF's published adapters carry the same names). Its
 ``target_modules`` match by suffix: on a class that holds the vision tower they would add adapters to CLIP as well.
 """
 
-import dataclasses
 import functools
 import math
 from collections import Counter
@@ -44,6 +43,7 @@ from vlm_jax.checkpoints.peft_files import (
     open_head,
 )
 from vlm_jax.checkpoints.reading import FILE as READING_FILE
+from vlm_jax.checkpoints.reading import written_reading
 from vlm_jax.checkpoints.tensor_files import save_tensors
 from vlm_jax.config import LlavaConfig, LoraConfig
 from vlm_jax.errors import InputError
@@ -79,8 +79,7 @@ def save_adapter(
         if "head" in role:
             expected = slots(SCALAR_HEAD, _head_shapes(config))
             save_tensors(partial / _head_file(head), dict(scatter(expected, role["head"])))
-        if config.as_transformers is not None:
-            write_json(partial / READING_FILE, dataclasses.asdict(config.as_transformers))
+        write_json(partial / READING_FILE, written_reading(config))
         for name, contents in (notes or {}).items():
             write_json(partial / name, contents)
 

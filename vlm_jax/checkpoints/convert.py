@@ -149,7 +149,7 @@ def _rows(done: Path, source: Source) -> dict[str, dict]:
     try:
         rows = {row["tensor"]: row for row in read_json_lines(done)}
         whole = rows.keys() <= source.slots.keys()
-    except (ValueError, TypeError, KeyError):
+    except (InputError, TypeError, KeyError):
         whole = False
     if not whole:
         wanted = f"what the conversion wrote; delete {done.parent} to begin anew"

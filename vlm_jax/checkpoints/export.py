@@ -39,6 +39,7 @@ def export(
     tokenizer: Path | None,
     dtype: str | None = None,
     vision_tower: str | None = None,
+    keeps_processor: bool = False,
 ) -> None:
     """Write a checkpoint in transformers' layout (``hf``) or the original one (``llava``); complete or not at all.
 
@@ -51,6 +52,8 @@ def export(
             weights that it stands for.
         tokenizer: Folder whose tokenizer files are copied, or None.
         dtype: Type of the stored weights; None for each one's own.
+        keeps_processor: Whether the image processor and the chat template beside the tokenizer, where there are some,
+            go along as they are; otherwise ``hf`` gets those that do what the config says.
         vision_tower: What the original config calls its CLIP. OpenAI's ViT-L/14 are known by their shapes.
 
     Raises:
@@ -63,11 +66,12 @@ def export(
     tree = _without_codes(_with_identity(config, base) if layout == "hf" else base)
     with new_folder(folder) as partial:
         if tokenizer is not None and layout == "hf":
-            copy_for_transformers(tokenizer, partial, config)
+            copy_for_transformers(tokenizer, partial, config, keeps_processor)
         elif tokenizer is not None:
             copy_tokenizer(tokenizer, partial)
         for name, content in contents.items():
-            write_json(partial / name, content)
+            if not (keeps_processor and (partial / name).exists()):
+                write_json(partial / name, content)
         write_tensors(partial, ((name, _as(name, tensor, dtype)) for name, tensor in scatter(expected, tree)))
 
 
@@ -78,6 +82,8 @@ def _hf(config: LlavaConfig, dtype: str, _: str | None) -> tuple[Layout, dict[st
 
 
 def _original(config: LlavaConfig, dtype: str, vision_tower: str | None) -> tuple[Layout, dict[str, Any]]:
+    if config.as_transformers is not None:
+        raise InputError("a model that was trained on what transformers makes of pictures and prompts", "--layout hf")
     rows = text_rows(config)
     layout = with_vocabulary(original_llava(config.projector), config.language.vocab_size, rows)
     name = vision_tower or _openai_name(config)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from vlm_jax.checkpoints.image_processor import FILES as IMAGE_PROCESSOR_FILES
@@ -46,9 +47,16 @@ def weights_sha256(folder: str | Path) -> str:
 
 
 def tokenizer_sha256(folder: Path) -> str:
-    """One hash over the files that say how texts become ids, where answers end, and what transformers makes of an
-    image; those that are there."""
-    names = (*FILES, *IMAGE_PROCESSOR_FILES, "generation_config.json")
+    """One hash over the files that say how texts become ids and where answers end; those that are there."""
+    return _sha256_of(folder, (*FILES, "generation_config.json"))
+
+
+def image_processor_sha256(folder: Path) -> str:
+    """One hash over the files that say what transformers makes of an image; those that are there."""
+    return _sha256_of(folder, IMAGE_PROCESSOR_FILES)
+
+
+def _sha256_of(folder: Path, names: Iterable[str]) -> str:
     return files_sha256([folder / name for name in names if (folder / name).is_file()])
 
 

@@ -14,6 +14,7 @@ from vlm_jax.checkpoints.image_processor import parsed_steps, processor_json
 from vlm_jax.checkpoints.rope_config import is_number, rope_json, rope_obstacles, rope_scaling_of, rope_theta_of
 from vlm_jax.config import LanguageConfig, LlavaConfig, LoraConfig, VisionConfig
 from vlm_jax.errors import InputError
+from vlm_jax.files import read_json
 
 OWN_KEY = "vlm_jax"
 
@@ -199,6 +200,18 @@ def parse_config(raw: dict[str, Any], file: Path) -> LlavaConfig:
         image_token_id=_image_token(raw),
         **{name: _hashable(own[name]) for name in _OWN_FIELDS if name in own},
     )
+
+
+def check_config(folder: Path) -> None:
+    """Look at a LLaVA's config.json before transformers does on its way to the tokenizer: it would not say which of the
+    two is broken.
+
+    Raises:
+        InputError: As in :func:`parse_config`.
+    """
+    path = folder / "config.json"
+    if path.exists() and "text_config" in (raw := read_json(path)):
+        parse_config(raw, path)
 
 
 def _hashable(value: Any) -> Any:

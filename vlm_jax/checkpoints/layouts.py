@@ -197,17 +197,18 @@ PEFT_LORA: Layout = tuple(
     for which in ("a", "b")
 )
 
-# The same adapters with the adapter's name in every tensor's, as peft has it in memory and states are saved; trained on
-# transformers' class, since 4.52 and before.
+# The same adapters with the adapter's name in every tensor's, as peft has it in memory and states are saved: any word
+# without a dot; trained on transformers' class, since 4.52 and before.
 PEFT_LORA_RENAMES = (
-    (r"\.lora_([AB])\.(?!weight$)\w+\.weight$", r".lora_\1.weight"),
+    (r"\.lora_([AB])\.[^.]+\.weight$", r".lora_\1.weight"),
     (r"^base_model\.model\.model\.language_model\.", "base_model.model.model."),
     (r"^base_model\.model\.language_model\.model\.", "base_model.model.model."),
 )
 
-# A projector that was trained whole beside an adapter: peft's ``modules_to_save``, on whichever class.
+# A projector that was trained whole beside an adapter: peft's ``modules_to_save``, on whichever class, with the
+# adapter's name or without, which no part of the projector's is.
 PEFT_PROJECTOR_RENAMES = (
-    (r"\.modules_to_save\.(default\.)?", "."),
+    (r"\.modules_to_save\.((?!(\d+|linear_\d)\.(weight|bias)$)[^.]+\.)?", "."),
     (r"^.*multi_modal_projector\.linear_1\.", "model.mm_projector.0."),
     (r"^.*multi_modal_projector\.linear_2\.", "model.mm_projector.2."),
     (r"^.*mm_projector\.", "model.mm_projector."),

@@ -165,6 +165,11 @@ def open_native(folder: Path, tokenizer: Tokenizer | None = None) -> tuple[Llava
     return config, base, remarks
 
 
+def layout_before(folder: Path) -> str:
+    """The layout that a checkpoint's weights came in: its own, or of one in ours the one that was converted."""
+    return read_info(folder).source.get("layout", "") if (folder / CONFIG_FILE).exists() else "hf"
+
+
 def read_shapes(folder: Path) -> tuple[NativeInfo, Params]:
     """Shapes and types of the leaves, as vlm_jax.json and the file agree on them; errors as in :func:`map_native`."""
     info, path = read_info(folder), folder / WEIGHTS_FILE

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from vlm_jax.errors import note
 from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from vlm_jax.arrays import Params
     from vlm_jax.checkpoints.hashes import BaseSource
     from vlm_jax.checkpoints.reading import Like
-    from vlm_jax.config import Aspect, LlavaConfig
+    from vlm_jax.config import LlavaConfig
     from vlm_jax.data.conversation import Template, Tokenizer
 
 # The model that ships with the package.
@@ -89,8 +90,6 @@ def open_model(
         InputError: A file is missing or broken, the preset is another model, there are too few devices, or as in
             :func:`vlm_jax.checkpoints.reading.reading_of`.
     """
-    import sys
-
     from vlm_jax.checkpoints.adapters import load_projector, lora_config
     from vlm_jax.checkpoints.hf_llava import check_preset
     from vlm_jax.checkpoints.reading import reading_of
@@ -98,12 +97,12 @@ def open_model(
     from vlm_jax.config import PRESETS
     from vlm_jax.data.chat_template import as_transformers, ended_by, template_named
     from vlm_jax.data.tokenizers import load_tokenizer
-    from vlm_jax.errors import InputError
+    from vlm_jax.errors import InputError, did_you_mean
     from vlm_jax.parallel.mesh import make_mesh
 
     folder = checkpoint_folder(checkpoint)
     if preset is not None and preset not in PRESETS:
-        raise InputError(f"preset {preset!r}", f"one of {', '.join(PRESETS)}")
+        raise InputError(f"preset {preset!r}{did_you_mean(preset, PRESETS)}", f"one of {', '.join(PRESETS)}")
     try:
         mesh = make_mesh(**dataclasses.asdict(mesh_options))
     except ValueError as error:
@@ -114,15 +113,12 @@ def open_model(
     if preset is not None:
         check_preset(config, preset, folder)
     reading = reading_of(config, folder, adapter, like)
-    if reading.remark:
-        print(f"note: {adapter}: {reading.remark}", file=sys.stderr)
-    if reading.steps is None:
-        config = dataclasses.replace(config, as_transformers=None)
-        template = template_named(config.template, tokenizer)
-    else:
-        template = as_transformers(config.template, tokenizer)
-        name = "chat" if tokenizer.chat_template else config.template
-        config = dataclasses.replace(config, as_transformers=reading.steps, template=name)
+    config = dataclasses.replace(config, as_transformers=reading.steps)
+    if reading.steps is not None and not (folder / "tokenizer.json").exists():
+        found, wanted = "no tokenizer.json", "one: of tokenizer.model alone each transformers makes something else"
+        raise InputError(found, f"{wanted}; or no --like transformers", file=str(folder))
+    named = template_named if reading.steps is None else as_transformers
+    template = named(config.template, tokenizer)
     if reading.trained:
         config = ended_by(config, template)
     projector = None
@@ -142,17 +138,23 @@ def open_model(
     )
 
 
-def with_aspect(model: Model, aspect: "Aspect") -> Model:
-    """The model with images made square in another way.
+def asked_as(model: Model, template: str = "own", aspect: str = "own") -> Model:
+    """The model with another template than its own, or with images made square in another way.
 
     Raises:
-        InputError: It reads images as transformers' processor makes them.
+        InputError: It reads as transformers' processor does, which has its own words and pictures.
     """
+    from vlm_jax.data.conversation import TEMPLATES
     from vlm_jax.errors import InputError
 
-    if model.config.as_transformers is not None:
-        raise InputError(f"aspect {aspect} for a model that reads as transformers does", "one of both")
-    return dataclasses.replace(model, config=dataclasses.replace(model.config, aspect=aspect))
+    odd = [f"{name} {value}" for name, value in (("template", template), ("aspect", aspect)) if value != "own"]
+    if odd and model.config.as_transformers is not None:
+        raise InputError(f"{', '.join(odd)} for a model that reads as transformers does", "one of both")
+    if template != "own":
+        model = dataclasses.replace(model, template=TEMPLATES[template])
+    if aspect != "own":
+        model = dataclasses.replace(model, config=dataclasses.replace(model.config, aspect=aspect))
+    return model
 
 
 def map_base(folder: Path) -> tuple["LlavaConfig", "Params"]:
@@ -171,8 +173,7 @@ def _open_base(
     folder: Path, open_tokenizer: Callable[[Path], "Tokenizer | None"], told: bool = True
 ) -> tuple["LlavaConfig", "Params", "Tokenizer | None"]:
     """Says on the standard error stream, apart from a verb's result, what the files get wrong and what was decided."""
-    import sys
-
+    from vlm_jax.checkpoints.hf_config import check_config
     from vlm_jax.checkpoints.native import CONFIG_FILE, open_native
     from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.sources import open_hf
@@ -184,9 +185,12 @@ def _open_base(
         raise InputError("no such folder (nothing is downloaded)", "a checkpoint's", file=str(folder))
     if not native and is_adapter(folder):
         raise InputError("an adapter", "--checkpoint with its base, and --adapter with this", file=str(folder))
+    if not native and not (folder / "config.json").exists():
+        raise InputError("no config.json", "a checkpoint's folder, with config.json and weights", file=str(folder))
     if not native and "text_config" not in read_json(folder / "config.json"):
         wanted = "transformers' layout, or our own: vlm-jax convert makes it from every other"
         raise InputError("a checkpoint of another layout", wanted, file=str(folder / "config.json"))
+    check_config(folder)
     tokenizer = open_tokenizer(folder)
     if native:
         config, base, remarks = open_native(folder, tokenizer)
@@ -194,7 +198,7 @@ def _open_base(
         source = open_hf(folder, tokenizer)
         config, base, remarks = source.config, source.stored(), source.remarks
     for remark in remarks if told else ():
-        print(f"note: {folder}: {remark}", file=sys.stderr)
+        note(folder, remark)
     return config, base, tokenizer
 
 
@@ -246,23 +250,24 @@ def open_role(model: Model, adapter: Path | None) -> "Params":
     error stream what of an adapter a reader should know.
 
     Raises:
-        InputError: The adapter is broken, or of a higher rank than the model was opened for; or it belongs to another
-            projector than the model has.
+        InputError: The adapter is broken, or of a higher rank than the model was opened for; it belongs to another
+            projector than the model has; or it scores and was trained to read otherwise.
     """
-    import sys
-
     import jax
 
     from vlm_jax.checkpoints.adapter_remarks import remarks_on
     from vlm_jax.checkpoints.adapters import load_adapter
+    from vlm_jax.checkpoints.reading import odd_reading
     from vlm_jax.models.adapters import init_lora
     from vlm_jax.parallel.compile import place
 
     _check_projector(model, adapter)
     if adapter is None:
         return place(model.mesh, {"lora": init_lora(model.config, jax.random.key(0))})
+    if remark := odd_reading(adapter, model.config):
+        note(adapter, remark)
     for remark in remarks_on(adapter, model.folder):
-        print(f"note: {adapter}: {remark}", file=sys.stderr)
+        note(adapter, remark)
     return place(model.mesh, load_adapter(adapter, model.config))
 
 

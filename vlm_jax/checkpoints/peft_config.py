@@ -57,8 +57,10 @@ def obstacles(raw: Mapping[str, Any]) -> list[str]:
         odd.append(f"modules_to_save {other!r}")
     odd += [f"{key} {raw[key]!r}" for key in ("rank_pattern", "alpha_pattern") if not _is_pattern(raw.get(key))]
     targets = raw.get("target_modules")
-    if not isinstance(targets, str | list | None):
+    if not isinstance(targets, str | list | None) or (isinstance(targets, str) and not _compiles(targets)):
         odd.append(f"target_modules {targets!r}")
+    if isinstance(excluded := raw.get("exclude_modules"), str) and not _compiles(excluded):
+        odd.append(f"exclude_modules {excluded!r}")
     return odd
 
 

@@ -182,7 +182,9 @@ def open_adapter(folder: Path) -> Adapter:
         for name, match in matches.items()
     }
     _check_complete(raw, modules, lora, file.path)
-    shapes = file.shapes()
+    shapes, kinds = file.shapes(), file.dtypes()
+    if odd := [f"{here} of {kinds[here]}" for here in lora.values() if kinds[here].kind in "biu"]:
+        raise InputError(f"{len(odd)} tensors of integers: {', '.join(odd[:6])}", "weights", file=str(file.path))
     if odd := _odd_shapes({name: shapes[here] for name, here in lora.items()}, modules):
         found = f"{len(odd)} odd shapes: {', '.join(odd[:6])}"
         raise InputError(found, f"one decoder's, of the ranks in {CONFIG_FILE}", file=str(file.path))

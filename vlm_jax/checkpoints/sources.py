@@ -312,6 +312,10 @@ def _checked(
     files: Mapping[str, Path],
 ) -> Source:
     """``files`` says where tensors whose names hold a text would lie; the entry "" is for all others."""
+    # Before a name is made for each of them.
+    if (layers := config.language.layers + config.vision.layers) > len(places):
+        found = f"{layers} layers, more than the {len(places)} tensors of {folder}"
+        raise InputError(found, "the shapes of these tensors", file=str(folder / "config.json"))
     expected = slots(layout, stored_shapes(name, config))
     refuse_quantised(places, expected)
     by_file: dict[Path, set[str]] = {}
@@ -335,6 +339,7 @@ def _checked(
     return dataclasses.replace(source, remarks=tuple(source.mixed_types()))
 
 
+@functools.cache
 def stored_shapes(layout: LayoutName, config: LlavaConfig) -> Params:
     """Shapes of everything a layout's file holds: transformers' has two projector matrices in any case."""
     stored = dataclasses.replace(config, projector="mlp") if layout == "hf" else config

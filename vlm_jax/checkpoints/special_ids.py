@@ -94,7 +94,7 @@ def settle(
     ends = tuple(dict.fromkeys(one for one in others if 0 <= one < rows and one not in (eos, config.image_token_id)))
     ids = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": _padding(said, names, controls, rows, eos)}
     settled = dataclasses.replace(config, **ids, end_token_ids=ends)
-    return settled, _remarks(said, settled, tokenizer)
+    return settled, (*_remarks(said, settled, tokenizer), *_image_remark(settled, tokenizer))
 
 
 def _names(tokenizer: Tokenizer) -> dict[str, int]:
@@ -165,3 +165,17 @@ def _remarks(said: Said, settled: LlavaConfig, tokenizer: Tokenizer | None) -> t
     used = ", ".join(f"{key} {getattr(settled, key)}" for key in KEYS)
     source = f"a table of {settled.language.vocab_size} rows" if tokenizer is None else "the tokenizer"
     return (f"{stated}: by {source} it is {used}",)
+
+
+def _image_remark(config: LlavaConfig, tokenizer: Tokenizer | None) -> tuple[str, ...]:
+    """Where the config and the tokenizer disagree on the image's id.
+
+    Here it marks positions, is looked up nowhere and never drawn. transformers' ``LlavaProcessor`` writes the
+    tokenizer's id into a prompt, and its model puts the image where it finds the config's: of two ids it refuses every
+    image.
+    """
+    written = None if tokenizer is None else tokenizer.get_vocab().get(IMAGE)
+    if written in (None, config.image_token_id):
+        return ()
+    said = f"the image's id is {config.image_token_id} by the config, and {written} by the tokenizer ({IMAGE})"
+    return (f"{said}: here it only marks positions, but transformers takes no image while they differ",)

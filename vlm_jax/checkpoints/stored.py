@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from vlm_jax.arrays import Params
 from vlm_jax.checkpoints.finite import not_finite
 from vlm_jax.errors import InputError
+from vlm_jax.parallel.memory import bytes_of, require_fits
 from vlm_jax.parallel.mesh import path_name, shardings
 
 
@@ -51,17 +52,24 @@ def place_stored(mesh: Mesh, tree: Params, arithmetic: str | None = None, master
         masters: Leave float32 kernels as they are, for training that updates them.
 
     Raises:
-        InputError: A value is none any more in that type.
+        InputError: A value is none any more in that type, or the devices have less memory than the weights take.
     """
+
+    def placed_type(path: Any, stored: np.dtype) -> np.dtype:
+        masters_stay = masters and stored == np.float32
+        kept = arithmetic is None or masters_stay or not path_name(path).endswith("/kernel")
+        return stored if kept else np.dtype(arithmetic)
+
+    def placed_shape(path: Any, leaf: StoredArray | np.ndarray) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, placed_type(path, np.dtype(leaf.dtype)))
 
     def load(path: Any, leaf: StoredArray | np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
         stored = np.asarray(leaf)
-        masters_stay = masters and stored.dtype == np.float32
-        if arithmetic is not None and path_name(path).endswith("/kernel") and not masters_stay:
-            stored = _cast(path_name(path), stored, np.dtype(arithmetic))
+        stored = _cast(path_name(path), stored, placed_type(path, stored.dtype))
         # A copy, since an array over a mapped file would keep its pages in memory beside the device's.
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: np.array(stored[index]))
 
+    require_fits(mesh, {"weights": bytes_of(jax.tree_util.tree_map_with_path(placed_shape, tree))})
     return jax.tree_util.tree_map_with_path(load, tree, shardings(mesh, tree))
 
 

@@ -9,7 +9,7 @@ from vlm_jax.checkpoints.hf_config import OWN_KEY
 from vlm_jax.config import LlavaConfig, TemplateName
 from vlm_jax.data.chat_template import as_transformers, is_vicuna, template_named
 from vlm_jax.data.conversation import Tokenizer
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, did_you_mean
 
 _NAMES = typing.get_args(TemplateName)
 # Other words of original LLaVA for one of them.
@@ -49,7 +49,8 @@ def _named(raw: Mapping[str, Any], folder: Path) -> TemplateName | None:
         return None
     if (name := _SAME.get(str(stated), stated)) not in _NAMES:
         wanted = f"one of {', '.join(_NAMES)}, or --template with one of them"
-        raise InputError(f"conv_mode {stated!r}", wanted, file=str(folder / "config.json"))
+        found = f"conv_mode {stated!r}{did_you_mean(str(stated), _NAMES)}"
+        raise InputError(found, wanted, file=str(folder / "config.json"))
     return name
 
 

@@ -41,17 +41,27 @@ def copy_processor(tokenizer: Path | None, checkpoint: Path, target: Path) -> No
             shutil.copyfile(checkpoint / name, target / name)
 
 
-def copy_for_transformers(source: Path, target: Path, config: LlavaConfig) -> None:
+def copy_for_transformers(source: Path, target: Path, config: LlavaConfig, keeps_processor: bool = False) -> None:
     """Copy the tokenizer with what transformers' ``pipeline`` and batched ``generate`` look for in a folder.
 
     That is a token for the image, which its processor writes into the text itself (original LLaVA has none; where the
     image's id is the next free one it is added), padding on the left, and a chat template, which writes conversations
-    out as ``config.template`` does.
+    out as ``config.template`` does, or the one that is there.
+
+    Args:
+        source: The tokenizer's folder.
+        target: A new folder.
+        config: The model's.
+        keeps_processor: See :func:`vlm_jax.checkpoints.export.export`.
 
     Raises:
         InputError: There is no tokenizer.
     """
-    copy_tokenizer(source, target)
+    keeps = keeps_processor and any((source / name).is_file() for name in IMAGE_PROCESSOR_FILES)
+    if keeps:
+        copy_processor(source, source, target)
+    else:
+        copy_tokenizer(source, target)
     tokenizer = load_tokenizer(target)
     if IMAGE not in tokenizer.get_vocab() and len(tokenizer) == config.image_token_id:
         tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
@@ -60,7 +70,8 @@ def copy_for_transformers(source: Path, target: Path, config: LlavaConfig) -> No
     settings = (read_json(path) if path.exists() else {}) | {"padding_side": "left"}
     if tokenizer.pad_token is None:
         settings["pad_token"] = tokenizer.convert_ids_to_tokens(config.pad_token_id)
-    if config.template != "chat":
+    own = config.template == "chat" or ((keeps or config.as_transformers is not None) and tokenizer.chat_template)
+    if not own:
         # Another one beside ours would be read in its place.
         settings.pop("chat_template", None)
         (target / "chat_template.json").unlink(missing_ok=True)

@@ -6,7 +6,7 @@ Writes WORLD/preferences.json in LLaVA-RLHF's layout. Pairs whose answers are th
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
@@ -28,6 +28,9 @@ class Options:
         batch_size: Answers sampled at a time.
         prompt_lengths: Positions that prompts are padded to, each to the shortest that holds it; image included.
         seed: Of the samples and of the annotators.
+        like: `transformers` reads pictures and prompts as its processor makes them from the checkpoint's own files;
+            `llava` as LLaVA's training had them. Left out: as the adapter was trained, else as the checkpoint says,
+            which is mostly `llava`.
         mesh: Layout of the devices.
     """
 
@@ -40,6 +43,7 @@ class Options:
     batch_size: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
     prompt_lengths: Annotated[tuple[int, ...] | None, Range(1, 1 << 20)] = from_recipe()
     seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
+    like: Literal["llava", "transformers"] | None = None
     mesh: MeshOptions = MeshOptions()
 
 
@@ -47,8 +51,9 @@ def run(options: Options) -> None:
     import numpy as np
 
     from vlm_jax.checkpoints.opening import open_model, open_policy
+    from vlm_jax.errors import InputError
     from vlm_jax.evals.scenes.scorer import ask
-    from vlm_jax.files import write_json
+    from vlm_jax.files import require_writable, write_json
     from vlm_jax.generate.sampling import Sampling
     from vlm_jax.runs.begin import begin
     from vlm_jax.scenes.files import preference_row, prompt_question, read_scenes
@@ -61,7 +66,10 @@ def run(options: Options) -> None:
     if begun.finished():
         return
     scenes = {name: here for name, here in read_scenes(options.world).items() if here.split == "preference"}
-    model = open_model(options.checkpoint, options.mesh, adapter=options.adapter)
+    require_writable(target)
+    if not scenes:
+        raise InputError("no preference scenes", "a world drawn with --preference", file=str(options.world))
+    model = open_model(options.checkpoint, options.mesh, adapter=options.adapter, like=options.like)
     lora = open_policy(model, options.adapter)
     asked = [(name, prompt_question(here)) for name, here in scenes.items()]
     twice = [(name, question.text) for name, question in asked for _ in range(2)]

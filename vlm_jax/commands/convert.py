@@ -47,6 +47,7 @@ class Options:
 def run(options: Options) -> None:
     from vlm_jax.checkpoints.convert import convert
     from vlm_jax.checkpoints.export import export_adapter
+    from vlm_jax.checkpoints.hf_config import check_config
     from vlm_jax.checkpoints.native import CONFIG_FILE
     from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.sources import open_source
@@ -71,6 +72,7 @@ def run(options: Options) -> None:
         return
     # First of all: hours of converting are lost where nobody can write to the result.
     read_json(options.source / "config.json")
+    check_config(options.source)
     weight_files(options.source)
     folder = options.tokenizer or options.source
     tokenizer_files(folder)

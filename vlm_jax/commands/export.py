@@ -34,6 +34,7 @@ class Options:
 
 def run(options: Options) -> None:
     from vlm_jax.checkpoints.export import export, export_adapter
+    from vlm_jax.checkpoints.native import layout_before
     from vlm_jax.checkpoints.opening import checkpoint_folder, map_base
     from vlm_jax.checkpoints.peft_files import is_adapter
     from vlm_jax.checkpoints.vocabulary import text_rows
@@ -50,7 +51,9 @@ def run(options: Options) -> None:
         if options.layout == "llava" and (rows := text_rows(config)) < config.language.vocab_size:
             last = config.language.vocab_size - 1
             print(f"note: rows {rows} to {last} of the token tables, from the image token on, are left out")
-        export(options.target, options.layout, config, base, folder, options.dtype, options.vision_tower)
+        # Of weights that nobody trained here, in the layout that they came in, the processor goes along as it was.
+        whose = {"keeps_processor": layout_before(folder) == "hf"} if options.layout == "hf" else {}
+        export(options.target, options.layout, config, base, folder, options.dtype, options.vision_tower, **whose)
     print(options.target)
 
 

@@ -6,7 +6,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, did_you_mean
 from vlm_jax.ranges import check_ranges
 from vlm_jax.recipes import Recipe, names, read
 
@@ -18,6 +18,11 @@ AnyOptions = TypeVar("AnyOptions")
 def from_recipe() -> Any:
     """Default of an option that is the recipe's to say."""
     return dataclasses.field(default=None, metadata={_MARK: True})
+
+
+def is_from_recipe(field: dataclasses.Field) -> bool:
+    """Whether an option is the recipe's to say where it is left out."""
+    return _MARK in field.metadata
 
 
 def with_recipe(options: AnyOptions, stage: str, facts: bool = False, without: tuple[str, ...] = ()) -> AnyOptions:
@@ -62,7 +67,8 @@ def _figures(recipe: Recipe, stage: str, facts: bool, known: dict[str, Any], mis
         raise InputError(f"recipe {recipe.name}", f"one of {', '.join(_of_stage(stage))}, or a .toml file")
     figures = recipe.figures(facts)
     if unknown := sorted(figures.keys() - known.keys()):
-        raise InputError(f"{', '.join(unknown)}", f"options of {stage}: {', '.join(known)}", file=str(recipe.file))
+        found = ", ".join(f"{name}{did_you_mean(name, known)}" for name in unknown)
+        raise InputError(found, f"options of {stage}: {', '.join(known)}", file=str(recipe.file))
     if silent := [name for name in missing if name not in figures]:
         wanted = ", ".join(f"--{name.replace('_', '-')}" for name in silent)
         raise InputError(f"nothing on {', '.join(silent)}", f"it there, or {wanted}", file=str(recipe.file))
@@ -95,7 +101,7 @@ def _left_out(options: Any) -> list[str]:
         value = getattr(options, field.name)
         if dataclasses.is_dataclass(value):
             found += _left_out(value)
-        elif field.metadata.get(_MARK) and value is None:
+        elif is_from_recipe(field) and value is None:
             found.append(field.name)
     return found
 
@@ -106,7 +112,7 @@ def _fields(options: Any) -> dict[str, Any]:
     for field in dataclasses.fields(options):
         if dataclasses.is_dataclass(value := getattr(options, field.name)):
             found |= _fields(value)
-        elif field.metadata.get(_MARK):
+        elif is_from_recipe(field):
             found[field.name] = hints[field.name]
     return found
 
@@ -117,7 +123,7 @@ def _filled(options: AnyOptions, figures: dict[str, Any]) -> AnyOptions:
         value = getattr(options, field.name)
         if dataclasses.is_dataclass(value):
             changes[field.name] = _filled(value, figures)
-        elif field.metadata.get(_MARK) and value is None and field.name in figures:
+        elif is_from_recipe(field) and value is None and field.name in figures:
             changes[field.name] = figures[field.name]
     return dataclasses.replace(options, **changes)
 

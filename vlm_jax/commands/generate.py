@@ -1,6 +1,6 @@
 """Answer a prompt about an image, with a checkpoint or an adapter over it. Any JPEG or PNG will do.
 
-Example: vlm-jax generate --checkpoint tiny --image photo.jpg --prompt "What is in the picture?"
+vlm-jax generate --checkpoint tiny --image photo.jpg --prompt "What is in the picture?"
 """
 
 import dataclasses

@@ -34,6 +34,7 @@ _LARGEST_GAPS = {
 def run(options: Options) -> None:
     from vlm_jax.checkpoints.adapters import save_adapter
     from vlm_jax.parallel.compile import place
+    from vlm_jax.parallel.memory import require_answering, require_training
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.loop import Pace, train
     from vlm_jax.runs.rollouts import rollout_and_update
@@ -46,11 +47,14 @@ def run(options: Options) -> None:
     if begun.finished():
         return
     check_view(options.view, options.reward)
-    rows = read_records(options)
+    prompts = read_records(options)
     model = open_for_training(options, options.reward)
-    records = checked(options, begun, rows, encoder_of(options, model))
+    records = checked(options, begun, prompts, encoder_of(options, model))
     frozen = frozen_roles(options, model)
     settings = settings_of(options)
+    require_answering(model, options.batch_size, options.prompt_length, options.max_new_tokens)
+    rows, width = options.batch_size // options.minibatches, options.prompt_length + options.max_new_tokens
+    require_training(model, rows, width, options.microbatches, lambda: first_params(model.config, frozen))
     state = place(model.mesh, start(settings.optim, first_params(model.config, frozen)))
     step = rollout_and_update(model, settings, frozen, state, records, options.out / "answers", options.seed)
     pace = Pace(
@@ -71,7 +75,7 @@ def read_records(options: Options) -> "list[Prompt]":
     from vlm_jax.data.sources import read_captions, read_prompts
 
     facts = read_captions(options.view.facts) if options.view.facts else None
-    return read_prompts(options.prompts, options.images, facts)
+    return read_prompts(options.prompts, options.images, facts, allow_outside=options.allow_outside)
 
 
 def encoder_of(options: Options, model: "Model") -> "Callable[[Prompt], Any]":
@@ -85,10 +89,15 @@ def encoder_of(options: Options, model: "Model") -> "Callable[[Prompt], Any]":
 
 
 def frozen_roles(options: Options, model: "Model") -> "Params":
-    """Reference and reward model."""
-    from vlm_jax.checkpoints.opening import open_role
+    """Reference and reward model.
 
-    return {"reference": open_role(model, options.policy), "reward": open_role(model, options.reward)}
+    Raises:
+        InputError: The policy has a head, or changes nothing.
+    """
+    from vlm_jax.checkpoints.opening import open_policy, open_role
+
+    reference = {"lora": open_policy(model, options.policy)}
+    return {"reference": reference, "reward": open_role(model, options.reward)}
 
 
 def batches_of(options: Options, model: "Model", records: "Sequence[Prompt]"):

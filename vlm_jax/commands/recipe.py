@@ -27,9 +27,9 @@ class Options:
 def run(options: Options) -> None:
     from vlm_jax.errors import InputError
     from vlm_jax.files import read_text
-    from vlm_jax.recipes import find, names
+    from vlm_jax.recipes import names, read
 
     if (options.action == "show") == (options.name is None):
         found = "show without a name" if options.name is None else f"list with {options.name!r}"
         raise InputError(found, "`recipe list`, or `recipe show NAME`")
-    print("\n".join(names()) if options.name is None else read_text(find(options.name)).rstrip())
+    print("\n".join(names()) if options.name is None else read_text(read(options.name).file).rstrip())

@@ -27,6 +27,7 @@ def run(options: Options) -> None:
     from vlm_jax.checkpoints.reward_view import VIEW_FILE, written_view
     from vlm_jax.files import write_json
     from vlm_jax.parallel.compile import jit_step, place
+    from vlm_jax.parallel.memory import require_training
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.loop import Pace, train
     from vlm_jax.train.optim import start
@@ -39,11 +40,14 @@ def run(options: Options) -> None:
     begun = begin(options, options.out / "adapter", options.out / "run.json", options.checkpoint, **inputs)
     if begun.finished():
         return
-    rows = read_pairs(options)
+    pairs = read_pairs(options)
     model = open_for_training(options)
-    learnt, held_out = split_pairs(options, checked(options, begun, rows, encoder_of(options, model)))
+    learnt, held_out = split_pairs(options, checked(options, begun, pairs, encoder_of(options, model)))
     steps = max(1, round(options.epochs * len(learnt) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
+    # A row an answer.
+    rows = 2 * options.batch_size
+    require_training(model, rows, options.max_length, options.microbatches, lambda: first_role(options, model))
     state = place(model.mesh, start(optim, first_role(options, model)))
     settings = RewardSettings(optim, options.centring, options.microbatches)
     step = jit_step(reward_step, model.mesh, model.config, settings, state=state)
@@ -65,11 +69,17 @@ def read_pairs(options: Options) -> "list[Preference]":
         InputError: A row is broken, or there are too few to learn from.
     """
     from vlm_jax.data.sources import read_captions, read_preferences
+    from vlm_jax.errors import InputError, note
 
     facts = read_captions(options.view.facts) if options.view.facts else None
-    records = read_preferences(options.preferences, options.images, facts)
+    records = read_preferences(options.preferences, options.images, facts, allow_outside=options.allow_outside)
     # Before the model is opened; rows that are too long come off later.
     split_pairs(options, records)
+    if equal := sum(record.answers[0] == record.answers[1] for record in records):
+        told = f"{equal} of {len(records)} pairs have two equal answers, which teach nothing"
+        if equal == len(records):
+            raise InputError(told, "answers that differ", file=str(options.preferences))
+        note(options.preferences, told)
     return records
 
 

@@ -95,4 +95,5 @@ def check_view(view: RewardView, adapter: Path) -> None:
         for one in (view_with(view, turn_of(view, adapter)), trained)
     )
     if odd := differences(asked, found):
-        raise InputError(odd, "what the reward model was trained with", file=str(adapter / VIEW_FILE))
+        # Not placed in that file, which holds what is right.
+        raise InputError(odd, f"what the reward model was trained with, as {adapter / VIEW_FILE} says")

@@ -12,16 +12,24 @@ if TYPE_CHECKING:
 
 def check_output(output: Path) -> None:
     """Raises:
-    InputError: The name is none of JSON lines; the record of the making stands beside it under another ending.
+    InputError: The name is none of JSON lines, beside which the record of the making has its place, or a folder's.
     """
     from vlm_jax.errors import InputError
 
     if output.suffix != ".jsonl":
         raise InputError(f"--output {output}", "a name that ends in .jsonl")
+    if output.is_dir():
+        raise InputError("a folder", "a file of JSON lines", file=str(output))
 
 
 def make_rows(
-    target: Path, options: Any, records: "Sequence[Record]", make: Callable[[], None], **inputs: Callable[[], Any]
+    target: Path,
+    options: Any,
+    records: "Sequence[Record]",
+    make: Callable[[], None],
+    *,
+    without_effect: "Sequence[str]" = (),
+    **inputs: Callable[[], Any],
 ) -> None:
     """:func:`vlm_jax.runs.row_files.make_once`, with every picture decoded before the first row.
 
@@ -30,6 +38,7 @@ def make_rows(
         options: A verb's options.
         records: All rows.
         make: Writes the file, or goes on with it.
+        without_effect: Options that change no row.
         inputs: What the file depends on beside options and pictures.
 
     Raises:
@@ -40,6 +49,8 @@ def make_rows(
     from vlm_jax.runs.progress import Meter
     from vlm_jax.runs.row_files import make_once
 
+    if records and not any(record.image for record in records):
+        print(f"none of {len(records)} rows shows a picture")
     pictures = list(dict.fromkeys(record.image for record in records if record.image is not None))
 
     def checked() -> None:
@@ -47,4 +58,5 @@ def make_rows(
             check_images(records, meter.update)
         make()
 
-    make_once(target, options, options.checkpoint, checked, pictures=lambda: files_sha256(pictures), **inputs)
+    inputs = {"pictures": lambda: files_sha256(pictures), **inputs}
+    make_once(target, options, options.checkpoint, checked, without_effect=without_effect, **inputs)

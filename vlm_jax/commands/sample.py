@@ -36,6 +36,7 @@ class Options:
         checkpoint: Folder in transformers' LLaVA layout or of `vlm-jax convert`, or `tiny`.
         prompts: Questions, as `ppo` reads them.
         images: Folder that the rows' image names are relative to.
+        allow_outside: Images may lie outside that folder, where names or links lead out of it.
         output: File for the answers, JSON lines.
         adapter: Adapter folder of the model that answers.
         n: Answers to each prompt.
@@ -60,6 +61,7 @@ class Options:
     checkpoint: str
     prompts: Path
     images: Path
+    allow_outside: bool = False
     output: Path
     adapter: Path | None = None
     n: Annotated[int, Range(1, 1024)] = 4
@@ -90,7 +92,7 @@ def run(options: Options) -> None:
     options = with_recipe(options, "answer")
     view = None if options.reward is None else reading_of(RewardView(options.facts), options.reward)
     facts = None if options.facts is None else read_captions(options.facts)
-    records = read_prompts(options.prompts, options.images, facts)
+    records = read_prompts(options.prompts, options.images, facts, allow_outside=options.allow_outside)
     if view is None:
         sample(options, options.output, records)
     else:
@@ -119,6 +121,7 @@ def write_answers(options: Options, target: Path, records: "Sequence[Prompt]") -
     from vlm_jax.data.pipelines import image_prompts
     from vlm_jax.generate.answers import answer_batches
     from vlm_jax.generate.sampling import Sampling
+    from vlm_jax.parallel.memory import require_answering
     from vlm_jax.runs.row_files import Row, Skip, write_rows
 
     sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.top_k)
@@ -127,6 +130,7 @@ def write_answers(options: Options, target: Path, records: "Sequence[Prompt]") -
     lora = open_policy(model, options.adapter)
     asked = [record for record in records for _ in range(options.n)]
     shape = options.batch_size, options.prompt_lengths
+    require_answering(model, options.batch_size, min(options.prompt_lengths), sampling.max_new_tokens)
     prompts = image_prompts(asked, model.tokenizer, model.config, model.template, *shape)
 
     def batches(skip: Skip) -> "Iterator[dict[int, Row]]":

@@ -12,6 +12,9 @@ from typing import Annotated
 from vlm_jax.ranges import LARGEST_SEED, Range
 from vlm_jax.scenes.world import STANDARD_DIALS, Dials
 
+# All scenes are held to the end. With its captions one takes 1700 bytes; this is a floor.
+_SCENE_BYTES = 1000
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -39,16 +42,21 @@ class Options:
 
 
 def run(options: Options) -> None:
+    from vlm_jax.errors import InputError
     from vlm_jax.files import new_folder, write_json
+    from vlm_jax.parallel.memory import require_host_fits
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.progress import Meter
     from vlm_jax.scenes.files import write_world
     from vlm_jax.scenes.world import SPLITS
 
+    sizes = {split: getattr(options, split) for split in SPLITS}
+    if not any(sizes.values()):
+        raise InputError("a world without a scene", f"at least one of --{', --'.join(SPLITS)}")
+    require_host_fits({"scenes": _SCENE_BYTES * sum(sizes.values())}, "fewer scenes")
     begun = begin(options, options.out, options.out / "world.json")
     if begun.finished():
         return
-    sizes = {split: getattr(options, split) for split in SPLITS}
     with new_folder(options.out) as partial, Meter("scenes", sum(sizes.values())) as meter:
         write_world(partial, sizes, options.dials, options.seed, lambda done, _: meter.update(done))
         write_json(partial / "world.json", begun.made)

@@ -37,6 +37,7 @@ class Options:
         data: Rows with answers: pairs as `reward` reads them (LLaVA-RLHF's also without `preference`), conversations
             that end with an answer, or `question` or `prompt` with `answer` or a list of `answers`.
         images: Folder that the rows' image names are relative to.
+        allow_outside: Images may lie outside that folder, where names or links lead out of it.
         output: File for the scores, JSON lines.
         view: What the reward model reads beside the answer.
         batch_size: Answers at a time.
@@ -48,6 +49,7 @@ class Options:
     reward: Path
     data: Path
     images: Path
+    allow_outside: bool = False
     output: Path
     view: tyro.conf.OmitArgPrefixes[RewardView] = RewardView()
     batch_size: Annotated[int, Range(1, 1 << 20)] = 16
@@ -63,12 +65,14 @@ def run(options: Options) -> None:
     check_output(options.output)
     view = reading_of(options.view, options.reward)
     facts = read_captions(options.view.facts) if options.view.facts else None
-    records = read_answered(options.data, options.images, facts)
+    records = read_answered(options.data, options.images, facts, allow_outside=options.allow_outside)
 
     def make() -> None:
         write_scores(options.output, open_reward(options, view), records, options.batch_size, scored)
 
-    make_rows(options.output, options, records, make, view=lambda: written_view(view))
+    # An answer's score is that of the answer alone, whatever stands beside it.
+    free = ("batch_size",)
+    make_rows(options.output, options, records, make, without_effect=free, view=lambda: written_view(view))
     print(f"{options.output}: {summary(read_json_lines(options.output), records)}")
 
 

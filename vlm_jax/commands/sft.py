@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
-from vlm_jax.commands.training import NewAdapter, Training, checked, open_for_training, optim_of, require_share
+from vlm_jax.commands.training import (
+    NewAdapter,
+    Training,
+    checked,
+    open_for_training,
+    optim_of,
+    require_share,
+)
 from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
@@ -42,6 +49,7 @@ def run(options: Options) -> None:
     from vlm_jax.data.pipelines import instruction_batches, instruction_text
     from vlm_jax.data.sources import read_instructions
     from vlm_jax.parallel.compile import jit_step, place
+    from vlm_jax.parallel.memory import require_training
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.loop import Pace, train
     from vlm_jax.train.optim import start
@@ -52,13 +60,16 @@ def run(options: Options) -> None:
     begun = begin(options, result, options.out / "run.json", options.checkpoint)
     if begun.finished():
         return
-    rows = read_instructions(options.data, options.images)
+    rows = read_instructions(options.data, options.images, allow_outside=options.allow_outside)
     model = open_for_training(options, masters=options.trainable == "full")
     reading = model.tokenizer, model.config, model.template
     records = checked(options, begun, rows, instruction_text(*reading, options.max_length))
     steps = max(1, round(options.epochs * len(records) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     sees = any(record.image is not None for record in records)
+    require_training(
+        model, options.batch_size, options.max_length, options.microbatches, lambda: first_weights(options, model, sees)
+    )
     state = place(model.mesh, start(optim, first_weights(options, model, sees)))
     batches = instruction_batches(records, *reading, options.batch_size, options.max_length, options.seed)
     step = jit_step(sft_step, model.mesh, model.config, SftSettings(optim, options.microbatches), state=state)

@@ -41,6 +41,7 @@ class Training:
         drop_long: Leave rows out that do not fit, and say how many; without, such a row is refused. A conversation that
             is only longer than the limit is cut at its right end, as LLaVA does: what does not fit is a prompt, an
             evaluation turn, an image, or a conversation of which no answer would be left.
+        allow_outside: Images may lie outside --images, where names or links lead out of it.
         seed: Order of the data, all draws, and the adapter's start.
         preset: Refuse a checkpoint that is not this preset.
         like: `transformers` trains on pictures and prompts as its processor makes them from the checkpoint's own files;
@@ -64,6 +65,7 @@ class Training:
     remat: Literal["none", "dots", "block"] | None = from_recipe()
     save_every: Annotated[int | None, Range(1, LARGEST_COUNT)] = from_recipe()
     drop_long: bool = False
+    allow_outside: bool = False
     seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     preset: str | None = None
     like: Literal["llava", "transformers"] | None = None
@@ -155,12 +157,18 @@ def checked(
         InputError: A row cannot be used; names it.
     """
     from vlm_jax.data.checks import check_images, fitting
+    from vlm_jax.errors import InputError
     from vlm_jax.runs.progress import Meter
+
+    if options.out.resolve() == options.images.resolve():
+        raise InputError("--out in the folder of the images", "a folder of the run's own", file=str(options.out))
 
     with Meter("rows", len(records)) as meter:
         kept = fitting(records, encode, options.drop_long, meter.update)
     if len(kept) < len(records):
         print(f"{len(records) - len(kept)} of {len(records)} rows are too long and left out")
+    if not any(record.image for record in kept):
+        print(f"none of {len(kept)} rows shows a picture")
     if not begun.started:
         with Meter("pictures", len({record.image for record in kept} - {None})) as meter:
             check_images(kept, meter.update)

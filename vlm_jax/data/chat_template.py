@@ -258,7 +258,7 @@ def _begun(template: ChatTemplate, text: str) -> list[Piece]:
 
 
 def _said(template: ChatTemplate, turn: Turn) -> str:
-    text = turn.text.removeprefix(f"{IMAGE}\n")
+    text = turn.text.removeprefix(IMAGE).removeprefix("\n") if turn.text.startswith(IMAGE) else turn.text
     return text.strip() if turn.role in template.trimmed else text
 
 

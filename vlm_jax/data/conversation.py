@@ -106,20 +106,34 @@ TEMPLATES: dict[str, Template] = {
 }
 
 
-def place_image(turns: Sequence[Turn]) -> list[Turn]:
-    """Moves ``<image>`` to the front of the human turn that it stands in, as ``<image>\\n`` + stripped text.
+def place_image(turns: Sequence[Turn], strips: bool = True) -> list[Turn]:
+    """Moves ``<image>`` to the front of the human turn that it stands in, as ``<image>\\n`` + its text.
 
     Source of the rule: LLaVA ``preprocess_multimodal``. One image per conversation; without one nothing changes. In
     an answer the marker is a word like any other.
+
+    Args:
+        turns: Of a conversation.
+        strips: Whether blanks around the text are lost, as they are in LLaVA; otherwise the line break between marker
+            and text alone is.
     """
-    return [_image_first(turn) if turn.role == "human" and IMAGE in turn.text else turn for turn in turns]
+    front = _stripped if strips else _whole
+    return [
+        Turn(turn.role, front(turn.text)) if turn.role == "human" and IMAGE in turn.text else turn for turn in turns
+    ]
 
 
-def _image_first(turn: Turn) -> Turn:
-    return Turn(turn.role, f"{IMAGE}\n{turn.text.replace(IMAGE, '').strip()}".strip())
+def _stripped(text: str) -> str:
+    return f"{IMAGE}\n{text.replace(IMAGE, '').strip()}".strip()
 
 
-def render(template: Template, turns: Sequence[Turn]) -> list[Piece]:
+def _whole(text: str) -> str:
+    before, _, after = text.partition(IMAGE)
+    text = before.removesuffix("\n") + (after if before.removesuffix("\n") else after.removeprefix("\n"))
+    return f"{IMAGE}\n{text}" if text else IMAGE
+
+
+def render(template: Template, turns: Sequence[Turn], strips: bool = True) -> list[Piece]:
     """Writes a conversation as pieces (listed in the module's text).
 
     Args:
@@ -127,6 +141,7 @@ def render(template: Template, turns: Sequence[Turn]) -> list[Piece]:
         turns: Human and assistant in turn, human first. After a last human turn the rendering ends where the assistant
             is to answer: at ``ASSISTANT:``, say. A system turn before them stands in place of the template's system
             line.
+        strips: Of a question about an image, see :func:`place_image`.
 
     Raises:
         ValueError: The roles do not alternate.
@@ -135,4 +150,4 @@ def render(template: Template, turns: Sequence[Turn]) -> list[Piece]:
         template, turns = template.with_system(turns[0].text), turns[1:]
     if [turn.role for turn in turns] != [("human", "gpt")[i % 2] for i in range(len(turns))]:
         raise ValueError(f"roles must alternate and start with human, not {[turn.role for turn in turns]}")
-    return template.pieces(place_image(turns))
+    return template.pieces(place_image(turns, strips))

@@ -128,7 +128,33 @@ def encode_conversation(
     Raises:
         TooLongError: The cut would fall into or before the image span, or would leave nothing to learn from.
     """
-    whole = _encoded(tokenizer, template, render(template, turns), config)
+    return _cut(_encoded(tokenizer, template, _rendered(template, turns, config), config), max_length)
+
+
+def encode_judged(
+    tokenizer: Tokenizer, template: Template, turns: Sequence[Turn], answer: str, config: LlavaConfig, max_length: int
+) -> Encoded:
+    """A prompt and a whole answer to it, cut at the right to ``max_length`` positions: what a reward model reads before
+    the evaluation turn, in its training as when it scores.
+
+    Args:
+        tokenizer, template, config, max_length: As in :func:`encode_conversation`.
+        turns: The prompt; the last one is the user's.
+        answer: Of the assistant.
+
+    Raises:
+        TooLongError: As in :func:`encode_conversation`.
+    """
+    if config.as_transformers is None:
+        return encode_conversation(tokenizer, template, [*turns, Turn("gpt", answer)], config, max_length)
+    return _cut(_continued(tokenizer, template, turns, answer, config, end=True), max_length)
+
+
+def _rendered(template: Template, turns: Sequence[Turn], config: LlavaConfig) -> list[Piece]:
+    return render(template, turns, strips=config.as_transformers is None)
+
+
+def _cut(whole: Encoded, max_length: int) -> Encoded:
     cut = whole.first(max_length)
     if cut.image_mask.sum() != whole.image_mask.sum():
         end = int(np.flatnonzero(whole.image_mask)[-1]) + 1
@@ -154,7 +180,7 @@ def encode_prompt(
     """
     if not turns or turns[-1].role != "human":
         raise ValueError("a prompt ends with a human turn")
-    whole = _encoded(tokenizer, template, render(template, turns), config)
+    whole = _encoded(tokenizer, template, _rendered(template, turns, config), config)
     if len(whole) > max_length:
         raise TooLongError(f"a prompt of {len(whole)} positions (image span included)", f"at most {max_length}")
     return dataclasses.replace(whole, loss_mask=np.zeros(len(whole), bool))
@@ -172,7 +198,7 @@ def encode_continuation(
     """A prompt and how its answer goes on, with the loss mask on the latter.
 
     Without an end token, unless ``end`` says that the answer is whole: then the ids are those of
-    :func:`encode_conversation`.
+    :func:`encode_judged`.
 
     Raises:
         TooLongError: Both are longer than ``max_length`` positions; they are never cut.
@@ -198,7 +224,7 @@ def _continued(
     tokenizer: Tokenizer, template: Template, turns: Sequence[Turn], text: str, config: LlavaConfig, end: bool
 ) -> Encoded:
     """A prompt's text and an answer's tokenised together."""
-    prompt = [dataclasses.replace(piece, is_assistant=False) for piece in render(template, turns)]
+    prompt = [dataclasses.replace(piece, is_assistant=False) for piece in _rendered(template, turns, config)]
     answer = [Piece(f"{template.lead}{text}", True)]
     if end:
         answer.append(Piece(template.end, True, "control") if template.end else Piece("", True, "end"))

@@ -44,6 +44,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Under which names Pillow keeps what says so: EXIF, and XMP where that has no word of it.
+_TELLS_OF_TURN = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 
 
 def load_image(source: Source, as_transformers: bool = False) -> Image.Image:
@@ -131,7 +133,13 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:
         # Whatever is wrong with what is told about the picture, the picture is there.
         return image
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    # It stands upright now: whoever loads it again shall not turn it again.
+    for told in _TELLS_OF_TURN:
+        turned.info.pop(told, None)
+    return turned
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -190,8 +198,9 @@ def _centre(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
 
 
 def _processed(image: Image.Image, steps: ImageSteps) -> Image.Image:
-    if steps.pad and steps.resize is not None:
-        height, width = steps.resize if isinstance(steps.resize, tuple) else (steps.resize, steps.resize)
+    if steps.pad:
+        side = max(image.size) if steps.resize is None else steps.resize
+        height, width = side if isinstance(side, tuple) else (side, side)
         image = _pad_and_resize(image, (width, height), steps.resample)
     elif steps.resize is not None:
         image = _resize(image, steps.resize, steps.resample)

@@ -33,7 +33,7 @@ from vlm_jax.data.assemble import (
     viewer,
 )
 from vlm_jax.data.conversation import Template, Tokenizer, Turn
-from vlm_jax.data.encoding import Encoded, encode_continuation, encode_conversation, encode_prompt
+from vlm_jax.data.encoding import Encoded, encode_continuation, encode_conversation, encode_judged, encode_prompt
 from vlm_jax.data.evaluation_turn import RewardPrompt
 from vlm_jax.data.sources import Instruction, Preference, Prompt
 from vlm_jax.errors import TooLongError
@@ -77,7 +77,7 @@ def pair_texts(
 
     @functools.lru_cache(KEPT_TEXTS)
     def encode(turns: tuple[Turn, ...], answer: str) -> tuple[Encoded, int]:
-        whole = encode_conversation(tokenizer, template, (*turns, Turn("gpt", answer)), config, max_length)
+        whole = encode_judged(tokenizer, template, turns, answer, config, max_length)
         return whole, len(encode_prompt(tokenizer, template, turns, config, max_length))
 
     def texts(record: Preference, facts: Facts) -> list[Encoded]:

@@ -1,7 +1,7 @@
 """JSON files to rows that know where they came from."""
 
 import json
-import math
+import sys
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from vlm_jax.errors import InputError
-from vlm_jax.files import read_lines, read_text, refuse_constant, refuse_packed
+from vlm_jax.files import malformed, read_lines, read_text, refuse_constant, refuse_packed
 
 _LAYOUT = "a JSON list of objects, or one JSON object per line"
 
@@ -69,8 +69,9 @@ class Row(NamedTuple):
 
     def number(self, key: str, default: float) -> float:
         value = self.values.get(key, default)
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise self.wrong(f"{key} {value!r}", f"{key} as a finite number")
+        # An int has no infinity, and may be beyond all floats.
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+            raise self.wrong(f"{key} {value!r:.40}", f"{key} as a finite number")
         return float(value)
 
 
@@ -81,8 +82,7 @@ def _decode(text: str, start: int, origin: Origin, first_line: int = 1, layout: 
     try:
         return _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
-        line = error.lineno + first_line - 1
-        found = f"malformed JSON at line {line}, column {error.colno} ({error.msg})"
+        found = malformed(error, first_line - 1)
         raise InputError(found, layout, file=origin.file, row=origin.row) from None
     except InputError as error:
         raise error.at(*origin) from None
@@ -200,6 +200,7 @@ def iter_listed(path: str | Path, key: str) -> Iterator[Row]:
     Raises:
         InputError: As in :func:`iter_rows`, or the file is no object with such a list.
     """
+    refuse_packed(path)
     text, file = read_text(path), str(path)
     layout = f"a JSON object with a list of objects under {key!r}"
     yield from _objects(_list_values(text, file, _list_start(text, file, key, layout), layout), file, layout)

@@ -41,16 +41,18 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             refuse_pointer(path)
     sentencepiece_alone = (folder / "tokenizer.model").exists() and not (folder / "tokenizer.json").exists()
     try:
-        if sentencepiece_alone:
-            tokenizer = LlamaTokenizer.from_pretrained(folder, local_files_only=True, legacy=True, **_emptied(folder))
-        else:
-            with _whatever_the_model():
+        with _quiet_about_configs():
+            if sentencepiece_alone:
+                tokenizer = LlamaTokenizer.from_pretrained(
+                    folder, local_files_only=True, legacy=True, **_emptied(folder)
+                )
+            else:
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         # transformers 4 gives False for a folder without one.
         question = tokenizer("what is it?", add_special_tokens=False)["input_ids"]
     except Exception as error:
         # transformers lets through whatever a broken file makes its parts raise.
-        reason = str(error).partition("\n")[0][:200]
+        reason = str(error)[:200]
         found = f"no tokenizer that can be read ({type(error).__name__}: {reason})"
         raise InputError(found, "the checkpoint's own", file=str(folder)) from None
     if (beside := folder / "chat_template.json").exists():
@@ -59,6 +61,19 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if not question:
         raise InputError("a tokenizer that makes nothing of a question", "a vocabulary", file=str(folder))
     return tokenizer
+
+
+@contextlib.contextmanager
+def _quiet_about_configs() -> Iterator[None]:
+    """What config.json says is read and judged here, not by transformers, which looks for a class in it and warns of a
+    ``model_type`` that it does not know, original LLaVA's ``llava_llama`` for one."""
+    logger = logging.getLogger("transformers.configuration_utils")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextlib.contextmanager
@@ -73,19 +88,6 @@ def _unadvised() -> Iterator[None]:
         yield
     finally:
         del os.environ[switch]
-
-
-@contextlib.contextmanager
-def _whatever_the_model() -> Iterator[None]:
-    """transformers reads config.json to choose a class, and warns of a ``model_type`` that it does not know, original
-    LLaVA's ``llava_llama`` for one."""
-    logger = logging.getLogger("transformers.configuration_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _emptied(folder: Path) -> dict[str, str]:

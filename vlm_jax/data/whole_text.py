@@ -45,9 +45,9 @@ def encode_whole(tokenizer: Tokenizer, pieces: Sequence[Piece], config: LlavaCon
     """
     _require_image_token(tokenizer, config)
     _refuse_control_tokens(tokenizer, pieces)
-    text, answers = "", []
+    text, answers, ends = "", [], _ends_to_write(tokenizer, pieces, config)
     for piece in pieces:
-        written = _written(tokenizer, piece, config)
+        written = _written(tokenizer, piece, config, ends)
         if piece.is_assistant:
             answers.append((len(text), len(text) + len(written)))
         text += written
@@ -77,13 +77,18 @@ def _is_in(place: tuple[int, int], spans: Sequence[tuple[int, int]]) -> bool:
     return any(start < after and (end > first or start == end >= first) for first, after in spans)
 
 
-def _written(tokenizer: Tokenizer, piece: Piece, config: LlavaConfig) -> str:
+def _ends_to_write(tokenizer: Tokenizer, pieces: Sequence[Piece], config: LlavaConfig) -> tuple[str, str]:
+    """The tokens around an image, where the model was trained with them and the template does not write them itself."""
+    if not config.image_ends:
+        return "", ""
+    first, last = tokenizer.convert_ids_to_tokens(list(config.image_ends))
+    return ("", "") if any(piece.text in (first, last) for piece in pieces) else (first, last)
+
+
+def _written(tokenizer: Tokenizer, piece: Piece, config: LlavaConfig, ends: tuple[str, str]) -> str:
     if piece.kind == "end":
         return tokenizer.convert_ids_to_tokens(config.eos_token_id)
-    if piece.kind == "image" and config.image_ends:
-        first, last = tokenizer.convert_ids_to_tokens(list(config.image_ends))
-        return f"{first}{IMAGE}{last}"
-    return piece.text
+    return f"{ends[0]}{IMAGE}{ends[1]}" if piece.kind == "image" else piece.text
 
 
 def _require_image_token(tokenizer: Tokenizer, config: LlavaConfig) -> None:

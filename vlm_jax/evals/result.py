@@ -13,11 +13,17 @@ from vlm_jax.versions import versions
 
 
 def result_of(
-    benchmark: str, mode: str, scored: Scored, made: Mapping[str, Any], against: Scored | None = None
+    benchmark: str,
+    mode: str,
+    scored: Scored,
+    made: Mapping[str, Any],
+    against: Scored | None = None,
+    remedy: str = "",
 ) -> dict[str, Any]:
     """``metrics``, ``mode``, ``n``, ``unparsed`` and ``versions``; ``intervals`` (95 %, bootstrap; rounded outward
     where the metrics are rounded), ``tables``, ``baselines`` and ``remarks`` where there are any; ``made``, from what;
-    ``judge`` where one judged; ``comparison`` with another model's answers.
+    ``judge`` where one judged; ``comparison`` with another model's answers. ``remedy`` is what would help where most
+    answers could not be read.
 
     Raises:
         InputError: The other answers are to other questions.
@@ -32,7 +38,7 @@ def result_of(
         "unparsed": scored.unparsed,
         "tables": scored.tables,
         "baselines": scored.baselines,
-        "remarks": [*_warnings(scored), *scored.remarks],
+        "remarks": [*_warnings(scored, remedy), *scored.remarks],
         "made": made,
         "versions": versions(),
     }
@@ -62,14 +68,15 @@ def _outward(ends: tuple[float, float], decimals: int | None) -> tuple[float, fl
     return math.floor(low + _HAIR) / 10**decimals, math.ceil(high - _HAIR) / 10**decimals
 
 
-def _warnings(scored: Scored) -> Iterator[str]:
+def _warnings(scored: Scored, remedy: str) -> Iterator[str]:
     answers = scored.asked or len(scored.per_sample)
     if scored.empty > answers / 2:
         yield f"{scored.empty} OF {answers} ANSWERS ARE EMPTY: the figures are those of a model that says nothing"
     elif scored.empty:
         yield f"{scored.empty} of {answers} answers are empty"
     if scored.unparsed > answers / 2:
-        yield "MOST ANSWERS COULD NOT BE READ: the figures say little of the model"
+        said = "MOST ANSWERS COULD NOT BE READ: the figures say little of the model"
+        yield f"{said}; {remedy}" if remedy else said
 
 
 def write_result(path: Path, result: Mapping[str, Any], per_sample: Iterable[dict[str, Any]]) -> None:

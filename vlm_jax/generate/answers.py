@@ -15,6 +15,7 @@ from vlm_jax.generate.decode import generate
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.models.llava import Edit
 from vlm_jax.parallel.compile import place_batch
+from vlm_jax.parallel.memory import require_answering
 from vlm_jax.randomness import key_for
 
 
@@ -49,7 +50,7 @@ def answer_batches(
         edit: A change of block outputs, see ``decode.generate``; hashable.
 
     Raises:
-        InputError: Logits of an answer were not finite.
+        InputError: Logits of an answer were not finite, or a batch does not fit into memory.
     """
     run = _compiled(model.config, sampling, edit)
     with jax.set_mesh(model.mesh):
@@ -58,6 +59,7 @@ def answer_batches(
             records = batch.index[rows].tolist()
             if skip(records):
                 continue
+            require_answering(model, *batch.batch.tokens.shape, sampling.max_new_tokens)
             tokens, finite = run(
                 model.base, lora, place_batch(model.mesh, batch.batch), key_for(seed, "answer", number)
             )

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vlm_jax.arrays import Batch
@@ -41,9 +43,18 @@ class EditAt:
         """What ``apply`` makes of states, in their own type.
 
         Raises:
-            InputError: It has another shape, which would be broadcast.
+            InputError: It is no array of numbers, or has another shape, which would be broadcast; or ``apply`` asks for
+                the states' values, which are not there while it is compiled.
         """
-        new = jnp.asarray(self.apply(states))
+        try:
+            made = self.apply(states)
+        except jax.errors.JAXTypeError as error:
+            found = f"an edit that asks for values while it is compiled ({type(error).__name__})"
+            raise InputError(found, "a function in pure jax.numpy") from error
+        if not isinstance(made, jax.Array | np.ndarray) or made.dtype.kind in "bcOUS":
+            kind = f"an array of {made.dtype}" if isinstance(made, jax.Array | np.ndarray) else type(made).__name__
+            raise InputError(f"an edit that makes {kind}", "an array of numbers")
+        new = jnp.asarray(made)
         if new.shape != states.shape:
             raise InputError(f"an edit that makes {new.shape} of {states.shape}", "states of the same shape")
         return new.astype(states.dtype)

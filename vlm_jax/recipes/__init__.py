@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, did_you_mean
 from vlm_jax.files import read_text
 
 _FOLDER = Path(__file__).parent
@@ -53,7 +53,8 @@ def find(name: str) -> Path:
         return _FOLDER / f"{name}.toml"
     if name.endswith(".toml"):
         return Path(name)
-    raise InputError(f"recipe {name!r}", f"a .toml file, or one of {', '.join(names())}")
+    found = f"recipe {name!r}{did_you_mean(name, names())}"
+    raise InputError(found, f"a .toml file, or one of {', '.join(names())}")
 
 
 def read(name: str) -> Recipe:

@@ -6,12 +6,12 @@ from), ``base`` (the frozen weights) and ``options`` (all as asked for).
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlm_jax import provenance
-from vlm_jax.checkpoints.hashes import NO_BASE, BaseSource, digest, tokenizer_sha256
+from vlm_jax.checkpoints.hashes import NO_BASE, BaseSource, digest, image_processor_sha256, tokenizer_sha256
 from vlm_jax.checkpoints.opening import checkpoint_folder, source_of
 from vlm_jax.files import plain
 
@@ -63,7 +63,15 @@ class Run:
         self.claim()
 
 
-def begin(options: Any, result: Path, record: Path, checkpoint: str | None = None, **inputs: Any) -> Run:
+def begin(
+    options: Any,
+    result: Path,
+    record: Path,
+    checkpoint: str | None = None,
+    *,
+    without_effect: Sequence[str] = (),
+    **inputs: Any,
+) -> Run:
     """A run of these options.
 
     Args:
@@ -71,6 +79,7 @@ def begin(options: Any, result: Path, record: Path, checkpoint: str | None = Non
         result: File or folder that the run ends with.
         record: File that says what the result was made from.
         checkpoint: The frozen weights, as ``--checkpoint`` names them.
+        without_effect: Options that change nothing in this result beside rounding: whoever goes on may change them.
         inputs: What the result depends on beside the options.
 
     Raises:
@@ -80,17 +89,19 @@ def begin(options: Any, result: Path, record: Path, checkpoint: str | None = Non
     if checkpoint is not None:
         # It decides ids of special tokens, and the words around a conversation.
         inputs["tokenizer"] = tokenizer_sha256(checkpoint_folder(checkpoint))
-    return Run(result, record, {**identity(options, base), **plain(inputs)})
+        if getattr(options, "like", None) == "transformers":
+            inputs["image_processor"] = image_processor_sha256(checkpoint_folder(checkpoint))
+    return Run(result, record, {**identity(options, base, without_effect), **plain(inputs)})
 
 
-def identity(options: Any, base: BaseSource = NO_BASE) -> dict[str, Any]:
+def identity(options: Any, base: BaseSource = NO_BASE, without_effect: Sequence[str] = ()) -> dict[str, Any]:
     """A verb's options (a dataclass) as the record of a run: settings, digests of its inputs, and all as given.
 
     Files are hashed, so are folders of weights and drawn worlds; folders of images are too large and are not.
     """
     settings, inputs = {}, {}
     for name, value in provenance.fields(dataclasses.asdict(options)):
-        if name.split(".")[0] in _WITHOUT_EFFECT or name in _CONTENTS_RECORDED:
+        if name.split(".")[0] in (*_WITHOUT_EFFECT, *without_effect) or name in _CONTENTS_RECORDED:
             continue
         if isinstance(value, Path):
             inputs[name] = digest(value)

@@ -18,7 +18,13 @@ Skip = Callable[[Sequence[int]], bool]
 
 
 def make_once(
-    target: Path, options: Any, checkpoint: str, make: Callable[[], None], **inputs: Callable[[], Any]
+    target: Path,
+    options: Any,
+    checkpoint: str,
+    make: Callable[[], None],
+    *,
+    without_effect: Sequence[str] = (),
+    **inputs: Callable[[], Any],
 ) -> None:
     """Let ``make`` write ``target``, or go on with it, unless this very file is there already.
 
@@ -27,6 +33,7 @@ def make_once(
         options: A verb's options, a dataclass.
         checkpoint: The frozen weights, as ``--checkpoint`` names them.
         make: Calls :func:`write_rows`.
+        without_effect: Options that change no row beside rounding: other ones go on with the file.
         inputs: What the file depends on beside the options; looked up while nobody else is at the file.
 
     Raises:
@@ -36,7 +43,8 @@ def make_once(
     lock, record = target.with_name(f".{target.name}.lock"), target.with_suffix(".run.json")
     with locked(lock, target):
         try:
-            begun = begin(options, target, record, checkpoint, **{name: look() for name, look in inputs.items()})
+            looked = {name: look() for name, look in inputs.items()}
+            begun = begin(options, target, record, checkpoint, without_effect=without_effect, **looked)
             # A run that never wrote a row is not in the way of one with other settings.
             if not _started(target):
                 record.unlink(missing_ok=True)

@@ -32,6 +32,8 @@ _KEPT = 2
 _NOT_THE_FILES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
 # What a disk takes no more with; orbax has them as text.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# What stands beside run.json from a run's first step on: its log, and the answers of its rollouts.
+_WRITTEN = ("metrics.jsonl", "tensorboard/events.out.tfevents.*", f"answers/{'[0-9]' * 5}.jsonl")
 _NAMED = 6  # Leaves that a complaint lists.
 
 
@@ -55,7 +57,8 @@ class RunState:
             InputError: An earlier run in this folder was made from something else (names what differs), or nothing
                 says from what; another process runs in it.
         """
-        folder = Path(folder).resolve()
+        # Orbax wants it whole; links in a circle are met when it is made.
+        folder = Path(os.path.realpath(folder))
         folder.mkdir(parents=True, exist_ok=True)
         steps = folder / "steps"
         with contextlib.ExitStack() as held:
@@ -63,11 +66,14 @@ class RunState:
                 held.enter_context(locked(folder / "lock"))
             if not (folder / "run.json").exists() and steps.exists() and any(steps.iterdir()):
                 raise InputError("saved steps without run.json", "the settings that they belong to", file=str(folder))
-            provenance.claim(folder / "run.json", made)
             if jax.process_index() == 0:
                 # What a kill in the middle of a save left behind.
                 for left in steps.glob("*.orbax-checkpoint-tmp"):
                     shutil.rmtree(left)
+                # A run that never saved a step is not in the way of one with other settings.
+                if (folder / "run.json").exists() and not any(steps.glob("[0-9]*")):
+                    _forget(folder)
+            provenance.claim(folder / "run.json", made)
             logging.getLogger("absl").addFilter(_unless_disk_error)
             self._checkpointer = ocp.training.Checkpointer(
                 steps, preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
@@ -167,6 +173,16 @@ class RunState:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _forget(folder: Path) -> None:
+    """Remove what a run wrote that never saved a step, and no file of anybody else's."""
+    written = [path for names in _WRITTEN for path in folder.glob(names)]
+    for path in written:
+        if path.is_file() and not path.is_symlink():
+            path.unlink()
+    # Last: who is killed in between finds the rest again.
+    (folder / "run.json").unlink()
 
 
 def _disk_error(text: str) -> int | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vlm_jax.errors import InputError
 from vlm_jax.files import read_json, write_bytes, write_json, write_json_lines
 from vlm_jax.scenes.conversations import (
     checked_conversation,
@@ -26,6 +27,11 @@ from vlm_jax.scenes.language import captions
 from vlm_jax.scenes.pope import pope_rows
 from vlm_jax.scenes.questions import QUESTION_TYPES, Question, existence_questions, questions
 from vlm_jax.scenes.world import (
+    COLOURS,
+    GRID,
+    GROUNDS,
+    KINDS,
+    SIZES,
     SPLITS,
     STANDARD_DIALS,
     Dials,
@@ -213,9 +219,33 @@ def write_scenes(folder: str | Path, scenes: Mapping[str, Scene]) -> None:
 
 
 def read_scenes(folder: str | Path) -> dict[str, Scene]:
-    """The scenes of ``scenes.json``, equal to those written."""
-    records = read_json(Path(folder) / "scenes.json")
-    return {name: _scene_from(record) for name, record in records.items()}
+    """The scenes of ``scenes.json``, equal to those written.
+
+    Raises:
+        InputError: There is no such file, or an entry of it is no scene.
+    """
+    path, found = Path(folder) / "scenes.json", {}
+    if not path.exists():
+        raise InputError("no scenes.json", "a world of `vlm-jax scenes`", file=str(folder))
+    for row, (name, record) in enumerate(read_json(path).items(), 1):
+        try:
+            found[name] = _scene_from(record)
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise InputError(f"a scene {name!r} that is none ({error})", _WRITTEN, file=str(path), row=row) from None
+        if not _is_drawable(found[name]):
+            raise InputError(f"a scene {name!r} of unknown words", _WRITTEN, file=str(path), row=row)
+    return found
+
+
+_WRITTEN = "what `vlm-jax scenes` writes"
+
+
+def _is_drawable(here: Scene) -> bool:
+    things = all(
+        thing.kind in KINDS and thing.colour in COLOURS and thing.size in SIZES and thing.cell in range(GRID**2)
+        for thing in here.things
+    )
+    return things and here.split in SPLITS and here.ground in GROUNDS
 
 
 def _scene_record(here: Scene) -> dict:

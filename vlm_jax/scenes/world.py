@@ -12,6 +12,7 @@ from typing import Annotated
 
 import numpy as np
 
+from vlm_jax.errors import InputError
 from vlm_jax.ranges import Range
 
 SPLITS = ("train", "preference", "prompts", "validation", "test")
@@ -61,6 +62,9 @@ class Dials:
         letter_rate: Chance that one of the free cells holds a letter.
         annotator_flip: Chance that an annotator reports the answer he likes less.
         annotator_length_taste: What ten more words are worth to an annotator.
+
+    Raises:
+        InputError: The lowest visibility is above the highest.
     """
 
     cooccurrence: Annotated[float, Range(0, 1)] = 0.6
@@ -72,6 +76,11 @@ class Dials:
     letter_rate: Annotated[float, Range(0, 1)] = 0.2
     annotator_flip: Annotated[float, Range(0, 1)] = 0.1
     annotator_length_taste: Annotated[float, Range(-1000, 1000)] = 0.3
+
+    def __post_init__(self):
+        low, high = self.faint_visibility
+        if low > high:
+            raise InputError(f"--dials.faint-visibility {low} {high}", "the lower one first")
 
 
 STANDARD_DIALS = Dials()

@@ -21,7 +21,8 @@ from vlm_jax.generate.answers import answer
 from vlm_jax.generate.sampling import Sampling
 from vlm_jax.interpret.edit_at import At, EditAt
 from vlm_jax.models.llava import Capture, Site
-from vlm_jax.ranges import check_ranges
+from vlm_jax.parallel.memory import require_answering, require_reading
+from vlm_jax.ranges import LARGEST_SEED, check_ranges
 from vlm_jax.scripting import passes
 from vlm_jax.scripting.rows import Picture, aligned, prompts, texts
 from vlm_jax.scripting.states import States, unpadded
@@ -59,6 +60,8 @@ def load(
     """
     if dtype is not None and dtype not in get_args(DType):
         raise InputError(f"dtype {dtype!r}", " or ".join(get_args(DType)))
+    if not isinstance(checkpoint, str | Path) or not isinstance(adapter, str | Path | None):
+        raise InputError(f"checkpoint {checkpoint!r:.60} and adapter {adapter!r:.60}", "names of folders")
     folder = None if adapter is None else Path(adapter)
     model = open_model(str(checkpoint), _mesh_options(mesh), preset, folder, dtype, like=like)
     role = open_role(model, folder)
@@ -119,10 +122,16 @@ class Vlm:
             batch_size: Most rows at a time.
             max_length: Most positions that a prompt may take, image included; left out: image + 2048.
         """
+        _require(int, max_new_tokens=max_new_tokens, top_k=top_k, seed=seed, batch_size=batch_size)
+        _require(float, temperature=temperature, top_p=top_p)
+        if not 0 <= seed <= LARGEST_SEED:
+            raise InputError(f"seed {seed}", f"0 to {LARGEST_SEED}")
         lora, sampling = policy_of(self.role, self.adapter), Sampling(max_new_tokens, temperature, top_p, top_k)
-        records = prompts(aligned(images=images, questions=questions))
+        records = self._prompts(aligned(images=images, questions=questions))
         if not records:
             return []
+        rows, lengths = self._shape(batch_size, len(records), max_length)
+        require_answering(self.model, rows, min(lengths), max_new_tokens)
         batches = self._batches(image_prompts, batch_size, records, max_length=max_length)
         return list(answer(self.model, lora, batches, sampling, seed, edit=self.change))
 
@@ -166,6 +175,8 @@ class Vlm:
             sites: ``residual`` is a block's output, ``attention`` and ``mlp`` what the block added (0 at layer 0).
             batch_size: Most rows at a time.
         """
+        if not isinstance(sites, Sequence):
+            raise InputError(f"sites {sites!r:.60}", f"a list of some of {', '.join(get_args(Site))}")
         capture = Capture(self._layers(layers, first=0), tuple(sites))
         if not capture.sites or (odd := set(capture.sites) - set(get_args(Site))):
             raise InputError(f"sites {sorted(odd) if capture.sites else 'of none'}", ", ".join(get_args(Site)))
@@ -195,7 +206,7 @@ class Vlm:
             sigmoid(d).
         """
         columns = aligned(images=images, questions=questions, answers=answers, facts=facts)
-        records, said = prompts(columns), texts("answers", columns["answers"])
+        records, said = self._prompts(columns), texts("answers", columns["answers"])
         scores = np.zeros(len(records), np.float32)
         for found in self.score_batches(records, said, batch_size=batch_size):
             scores[list(found)] = list(found.values())
@@ -251,13 +262,16 @@ class Vlm:
             raise InputError(f"apply {apply!r:.60} at {at!r}", f"a function, at {', '.join(get_args(At))}")
         return dataclasses.replace(self, change=EditAt(apply, self._layers(layers, first=1), at))
 
+    def _prompts(self, columns: Mapping[str, list[Any]]) -> list[Prompt]:
+        return prompts(columns, as_transformers=self.model.config.as_transformers is not None)
+
     def _answered(
         self, images: Pictures, questions: Texts, answers: Texts | None, batch_size: int, compute: Callable, *more: Any
     ) -> list[tuple[Batch, Any]]:
         """``passes.by_row`` over prompts, with whole answers behind them where there are any."""
         lora = policy_of(self.role, self.adapter)
         columns = aligned(images=images, questions=questions, answers=answers)
-        records = prompts(columns)
+        records = self._prompts(columns)
         if not records:
             return []
         if answers is None:
@@ -277,17 +291,23 @@ class Vlm:
         **options: Any,
     ) -> Iterable[EvalBatch]:
         """Batches of a pipeline of ``data.pipelines`` that has every record once."""
-        model = self.model
+        model, (rows, lengths) = self.model, self._shape(batch_size, len(records), max_length)
+        require_reading(model, rows, min(lengths))
+        return pipeline(records, *more, model.tokenizer, model.config, model.template, rows, lengths, **options)
+
+    def _shape(self, batch_size: Any, records: int, max_length: Any) -> tuple[int, list[int]]:
+        """Rows of a batch, and the lengths that texts are filled up to."""
+        _require(int, batch_size=batch_size, **({} if max_length is None else {"max_length": max_length}))
         if batch_size < 1 or (max_length is not None and max_length < 1):
             raise InputError(f"batch_size {batch_size}, max_length {max_length}", "numbers above 0")
-        parts = model.mesh.shape["data"] * model.mesh.shape["fsdp"]
-        filled = -(-(1 << (len(records) - 1).bit_length()) // parts) * parts
-        shape = min(batch_size, filled), prompt_lengths(model.config, max_length)
-        return pipeline(records, *more, model.tokenizer, model.config, model.template, *shape, **options)
+        parts = self.model.mesh.shape["data"] * self.model.mesh.shape["fsdp"]
+        filled = -(-(1 << (records - 1).bit_length()) // parts) * parts
+        return min(batch_size, filled), prompt_lengths(self.model.config, max_length)
 
-    def _layers(self, layers: Sequence[int], first: int) -> tuple[int, ...]:
+    def _layers(self, layers: Any, first: int) -> tuple[int, ...]:
         last = self.model.config.language.layers
-        if not isinstance(layers, Sequence) or not layers or not set(layers) <= set(range(first, last + 1)):
+        known = range(first, last + 1)
+        if not isinstance(layers, Sequence) or not layers or any(layer not in known for layer in layers):
             raise InputError(f"layers {layers!r:.60}", f"a list of some of {first} to {last}")
         return tuple(layers)
 
@@ -299,13 +319,24 @@ class Vlm:
         return self.view
 
 
-def _mesh_options(mesh: MeshOptions | Mapping[str, int] | None) -> MeshOptions:
+def _require(kind: type, **numbers: Any) -> None:
+    """Raises an :class:`InputError` where one is no number of a kind; NumPy's count, truth values do not."""
+    kinds = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise InputError(f"{name} {value!r:.60}", "a whole number" if kind is int else "a number")
+
+
+def _mesh_options(mesh: Any) -> MeshOptions:
     if mesh is None or isinstance(mesh, MeshOptions):
         options = mesh or MeshOptions()
     else:
         known = [field.name for field in dataclasses.fields(MeshOptions)]
+        if not isinstance(mesh, Mapping):
+            raise InputError(f"mesh {mesh!r:.60}", f"a mapping of some of {', '.join(known)} to numbers")
         if odd := sorted(mesh.keys() - set(known)):
             raise InputError(f"mesh axes {', '.join(map(str, odd))}", f"some of {', '.join(known)}")
+        _require(int, **mesh)
         options = MeshOptions(**mesh)
     check_ranges(options)
     return options

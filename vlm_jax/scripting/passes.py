@@ -15,6 +15,7 @@ from vlm_jax.config import LlavaConfig
 from vlm_jax.interpret.edit_at import EditAt
 from vlm_jax.models.llava import Capture, forward
 from vlm_jax.parallel.compile import place_batch
+from vlm_jax.parallel.memory import require_reading
 from vlm_jax.train.losses import next_token_loss
 from vlm_jax.train.reward import reward_scores
 
@@ -44,6 +45,7 @@ def batches_by_row(
             rows = np.flatnonzero(one.row_mask)
             if skip(one.index[rows].tolist()):
                 continue
+            require_reading(model, *one.batch.tokens.shape)
             out = jax.device_get(compute(model.base, weights, place_batch(model.mesh, one.batch)))
             texts = one.batch.replace(images=None)
             yield {int(one.index[row]): _row((texts, out), row) for row in rows.tolist()}

@@ -1,6 +1,8 @@
 """What a script hands in as rows: images of every kind, one or many of each thing, checked before a model sees them."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +19,28 @@ from vlm_jax.errors import InputError
 Picture = Image.Image | np.ndarray | str | Path | bytes | None
 
 
-def prompts(columns: Mapping[str, list[Any]]) -> list[Prompt]:
+def prompts(columns: Mapping[str, list[Any]], as_transformers: bool = False) -> list[Prompt]:
     """Rows of :func:`aligned` columns ``images`` and ``questions``, and ``facts`` where there are any.
 
+    Args:
+        columns: Of one length.
+        as_transformers: Whose RGB is made of images, see :func:`vlm_jax.data.images.load_image`.
+
     Raises:
-        InputError: An image, a question or facts are of no kind that is read; names the row. Files are read later.
+        InputError: An image, a question or facts are of no kind that is read; names column and row. Files are read
+            later, and what is wrong with them is told in the same way.
     """
     # One picture for many questions is prepared once.
     sources: dict[int, Source | None] = {}
     made = []
     for number, (image, question) in enumerate(zip(columns["images"], columns["questions"], strict=True), 1):
         facts = columns["facts"][number - 1] if "facts" in columns else None
-        try:
-            if id(image) not in sources:
-                sources[id(image)] = _source(image)
+        if id(image) not in sources:
+            sources[id(image)] = _source(image, number, as_transformers)
+        with _column("questions", number):
             turn = _turn(question, image)
+        with _column("facts", number):
             _check_facts(facts)
-        except InputError as error:
-            raise error.at("questions", number) from None
         made.append(
             Prompt(
                 id=str(number),
@@ -73,6 +79,14 @@ def texts(name: str, values: list[Any]) -> list[str]:
     return values
 
 
+@contextmanager
+def _column(name: str, row: int) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise error.at(name, row) from None
+
+
 def _is_many(value: Any) -> bool:
     return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 4)
 
@@ -80,6 +94,12 @@ def _is_many(value: Any) -> bool:
 def _turn(question: Any, image: Any) -> Turn:
     if not isinstance(question, str):
         raise InputError(f"a question of type {type(question).__name__}", "a text")
+    if not question.replace(IMAGE, "").strip():
+        raise InputError(f"a question without text ({question!r:.40})", "a question")
+    if question.count(IMAGE) > 1:
+        raise InputError(
+            f"{question.count(IMAGE)} times {IMAGE} in a question", "one picture, and its marker once or not at all"
+        )
     if image is None and IMAGE in question:
         raise InputError(f"{IMAGE} in a question without an image", "an image, or a question without the marker")
     return Turn("human", question if image is None else f"{IMAGE}\n{question}")
@@ -90,17 +110,54 @@ def _check_facts(facts: Any) -> None:
         raise InputError(f"facts {facts!r:.60}", "a list of sentences for each row, or None")
 
 
-def _source(image: Any) -> Source | None:
+def _source(image: Any, row: int, as_transformers: bool) -> Source | None:
     """Where the pipelines read an image from; pixels in memory are checked and converted here."""
-    if isinstance(image, np.ndarray):
-        image = _from_array(image)
-    if isinstance(image, Image.Image):
-        opened = image
-        upright = load_image(lambda: opened)
-        return lambda: upright
-    if image is None or isinstance(image, str | Path | bytes):
-        return image
-    raise InputError(f"an image of type {type(image).__name__}", "a PIL image, a path, bytes, an array or None")
+    with _column("images", row):
+        if isinstance(image, np.ndarray):
+            image = _from_array(image)
+        if isinstance(image, Image.Image):
+            opened = image
+            upright = _upright(lambda: opened, as_transformers)
+            return lambda: upright
+        if isinstance(image, str | Path | bytes):
+            return _Encoded(image, as_transformers, row)
+        if image is None:
+            return None
+        raise InputError(f"an image of type {type(image).__name__}", "a PIL image, a path, bytes, an array or None")
+
+
+def _upright(source: Source, as_transformers: bool) -> Image.Image:
+    """As :func:`load_image` has it, without the EXIF that would turn it once more when a pipeline loads it again."""
+    return Image.fromarray(np.asarray(load_image(source, as_transformers)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Encoded:
+    """Opens an image when it is called.
+
+    Attributes:
+        image: Its file, or the file's bytes.
+        as_transformers: Whose RGB is made of it.
+        row: The first that shows it; without a part in which are equal, so that none is prepared twice.
+    """
+
+    image: str | Path | bytes
+    as_transformers: bool
+    row: int = dataclasses.field(compare=False)
+
+    def __call__(self) -> Image.Image:
+        try:
+            return _upright(self.image, self.as_transformers)
+        except InputError as error:
+            placed = error.at("images", self.row)
+            raise _ImageError(placed.found, placed.expected, file=placed.file, row=placed.row) from None
+
+
+class _ImageError(InputError):
+    """Stays in its column: the pipelines place errors where the row's question stands."""
+
+    def at(self, file: str, row: int | None = None) -> "_ImageError":
+        return self
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:

@@ -9,7 +9,10 @@ from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.ranges import LARGEST_SEED, Range
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.answering.questions import ImageQuestion, Suffix
+
+# Presets whose training had every question as it stands: to these a suffix is noise.
+_WITHOUT_SUFFIX = ("scenes-tiny",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +25,10 @@ class Answering:
         images: Folder of the images; with --answers for the page alone.
         allow_outside: Images may lie outside that folder, where names or links lead out of it.
         adapter: Adapter folder, as `sft` and `ppo` write it.
-        suffix: Put behind each question: `short` LLaVA-1.5's single word or phrase, `short_literal` the same as
-            LLaVA-RLHF's scripts spell it, `letter` LLaVA-1.5's for options, `one_word` VCD's.
+        suffix: Put behind each question: `own` what LLaVA-1.5 has on this benchmark (`short`, `letter`, or `none` where
+            questions are open), and nothing where the checkpoint was trained without, as `tiny` was; `short`
+            LLaVA-1.5's single word or phrase, `short_literal` the same as LLaVA-RLHF's scripts spell it, `letter`
+            LLaVA-1.5's for options, `one_word` VCD's.
         template: System line: the checkpoint's own, `vicuna_v1` (training) or `llava_v1` (LLaVA-RLHF's evaluations).
         aspect: `pad` shows the whole image, `square` its middle, `own` what the checkpoint was trained with.
         temperature: 0 always takes the most likely token.
@@ -41,7 +46,7 @@ class Answering:
     images: Path | None = None
     allow_outside: bool = False
     adapter: Path | None = None
-    suffix: Literal["none", "short", "short_literal", "letter", "one_word"] = "none"
+    suffix: Literal["own", "none", "short", "short_literal", "letter", "one_word"] = "own"
     template: Literal["own", "vicuna_v1", "llava_v1"] = "own"
     aspect: Literal["own", "pad", "square"] = "own"
     temperature: Annotated[float, Range(0, 100)] = 0.0
@@ -53,6 +58,21 @@ class Answering:
     mesh: MeshOptions = MeshOptions()
 
 
+def known_suffix(checkpoint: str, usual: "Suffix") -> "Suffix":
+    """What a checkpoint knows behind its questions.
+
+    Args:
+        checkpoint: As ``--checkpoint`` names it.
+        usual: What LLaVA-1.5 has on the benchmark.
+
+    Raises:
+        InputError: The checkpoint's config is missing or broken.
+    """
+    from vlm_jax.checkpoints.opening import checkpoint_folder, config_of, preset_of
+
+    return "none" if preset_of(config_of(checkpoint_folder(checkpoint))) in _WITHOUT_SUFFIX else usual
+
+
 def answer(options: Answering, target: Path, to_ask: Sequence["ImageQuestion"]) -> None:
     """Let the checkpoint answer, or go on where it was stopped, or find that it has answered these very questions.
 
@@ -61,11 +81,14 @@ def answer(options: Answering, target: Path, to_ask: Sequence["ImageQuestion"]) 
     """
     from vlm_jax.runs.row_files import make_once
 
+    # A draw depends on its batch; what is most likely does not.
+    free = ("batch_size",) if options.temperature == 0 else ()
     make_once(
         target,
         options,
         options.checkpoint,
         lambda: _answer_file(options, target, to_ask),
+        without_effect=free,
         questions=lambda: questions_sha256(to_ask),
         images=lambda: images_sha256(to_ask),
     )
@@ -87,18 +110,14 @@ def _check_pictures(to_ask: Sequence["ImageQuestion"]) -> None:
 
 
 def _answer_file(options: Answering, target: Path, to_ask: Sequence["ImageQuestion"]) -> None:
-    from vlm_jax.checkpoints.opening import open_model, open_policy, with_aspect
-    from vlm_jax.data.conversation import TEMPLATES
+    from vlm_jax.checkpoints.opening import asked_as, open_model, open_policy
     from vlm_jax.evals.answering.runner import answer_file
     from vlm_jax.generate.sampling import Sampling
 
     _check_pictures(to_ask)
     how = {"adapter": options.adapter, "dtype": options.dtype, "like": options.like}
     model = open_model(options.checkpoint, options.mesh, **how)
-    if options.template != "own":
-        model = dataclasses.replace(model, template=TEMPLATES[options.template])
-    if options.aspect != "own":
-        model = with_aspect(model, options.aspect)
+    model = asked_as(model, options.template, options.aspect)
     lora = open_policy(model, options.adapter)
     sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature)
     answer_file(

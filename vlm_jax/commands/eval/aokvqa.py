@@ -18,7 +18,7 @@ from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.commands.eval.scoring import Scoring, answered, answers_of, check_spoken, conclude, image_file, picture
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.answering.questions import ImageQuestion, Suffix
     from vlm_jax.evals.statistics.tally import Scored
 
 
@@ -29,7 +29,7 @@ class Options(Scoring):
     Attributes:
         questions: A-OKVQA's questions with their answers.
         task: What free text answers, and what a checkpoint is asked: `multiple_choice` names the choices and asks for
-            a letter, `direct_answer` leaves them out and asks for a word or phrase (--suffix short instead of letter).
+            a letter, `direct_answer` leaves them out and asks for a word or phrase.
         mode: How free text is read: a letter or choice by the rules of VLMEvalKit or lmms-eval for MMBench, and a
             direct answer as VQA's server cleans it; or `exact`, as it stands.
         strict: Every question needs a prediction, and a multiple_choice in A-OKVQA's own format has to be one of the
@@ -42,7 +42,10 @@ class Options(Scoring):
     mode: Literal["vlmevalkit", "lmms-eval", "exact"] = "vlmevalkit"
     strict: bool = True
     image_name: str = "{:012d}.jpg"
-    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(suffix="letter", max_new_tokens=16)
+    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(max_new_tokens=16)
+
+    def usual_suffix(self) -> "Suffix":
+        return "letter" if self.task == "multiple_choice" else "short"
 
 
 def run(options: Options) -> None:
@@ -64,9 +67,6 @@ def run(options: Options) -> None:
             for one, file in zip(questions, files, strict=True)
         ]
 
-    answering = options.answering
-    if options.task == "direct_answer" and answering.checkpoint is not None and answering.suffix == "letter":
-        options = dataclasses.replace(options, answering=dataclasses.replace(answering, suffix="short"))
     answers = answers_of(options, to_ask)
     first = read(answers)
 

@@ -97,6 +97,6 @@ def image_of(row: "Row", key: str, pattern: str, images: Collection[str]) -> str
     from vlm_jax.evals.answering.answer_files import row_id
 
     said = row_id(row, key)
-    number = re.search(r"(\d+)\.\w+$", said)
+    number = re.search(r"(\d{1,18})\.\w+$", said)
     image = str(int(number[1])) if number else said
-    return image if image in images and said not in images and image_file(pattern, image) == Path(said).name else said
+    return image if said not in images and number and image_file(pattern, image) == Path(said).name else said

@@ -1,12 +1,13 @@
 """What a benchmark's command reads and writes."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError
-from vlm_jax.files import file_sha256, plain
+from vlm_jax.files import file_sha256, plain, require_writable
 
 # Options that are written.
 _WRITTEN = ("output", "submission")
@@ -17,16 +18,20 @@ def check_written(options: Any) -> None:
     """Of a command with an ``output``, before hours of work.
 
     Raises:
-        InputError: The output is no .json, or something that is read would be written over.
+        InputError: The output is no .json or a folder, or something that is read would be written over.
     """
     if options.output.suffix != ".json":
         raise InputError(f"--output {options.output}", "a name that ends in .json")
+    if options.output.is_dir():
+        raise InputError("a folder", "a file for the result", file=str(options.output))
     paths = list(_paths(options))
-    written = {options.output.with_suffix(end).resolve() for end in _BESIDE}
-    written |= {path.resolve() for name, path in paths if name in _WRITTEN}
+    # Unlike Path.resolve, realpath has something to say of links in a circle.
+    written = {os.path.realpath(options.output.with_suffix(end)) for end in _BESIDE}
+    written |= {os.path.realpath(path) for name, path in paths if name in _WRITTEN}
     for name, path in paths:
-        if name not in _WRITTEN and path.resolve() in written:
+        if name not in _WRITTEN and os.path.realpath(path) in written:
             raise InputError(f"--{name} {path}, which would be written over", "another --output or --submission")
+    require_writable(options.output)
 
 
 def making(options: Any) -> dict[str, Any]:

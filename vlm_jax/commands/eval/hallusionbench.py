@@ -20,7 +20,7 @@ from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.commands.eval.scoring import Scoring, check_spoken, conclude, picture
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.answering.questions import ImageQuestion, Suffix
     from vlm_jax.evals.statistics.tally import Scored
 
 
@@ -44,7 +44,10 @@ class Options(Scoring):
     answers: Path | None = None
     mode: Literal["official", "rule"] = "official"
     verdict_key: str = "gpt4v_output_gpt_check"
-    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(suffix="short", max_new_tokens=16)
+    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(max_new_tokens=16)
+
+    def usual_suffix(self) -> "Suffix":
+        return "short"
 
 
 def run(options: Options) -> None:

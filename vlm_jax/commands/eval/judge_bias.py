@@ -56,6 +56,7 @@ class Options:
     Attributes:
         preferences: Pairs in LLaVA-RLHF's layout (output_1, output_2, preference).
         images: Folder that the rows' image names are relative to.
+        allow_outside: Images may lie outside that folder, where names or links lead out of it.
         output: JSON file for the result; `NAME.samples.jsonl` beside it gets a row for every pair.
         reward: Adapter folder of a reward model, as `vlm-jax reward` writes it.
         checkpoint: What the reward model stands on.
@@ -75,6 +76,7 @@ class Options:
 
     preferences: Path
     images: Path
+    allow_outside: bool = False
     output: Path
     reward: Path | None = None
     checkpoint: str | None = None
@@ -161,8 +163,8 @@ def read_trials(options: Options) -> "list[Trial]":
     from vlm_jax.evals.calm.trial import trial_of
 
     facts = read_captions(options.view.facts) if options.view.facts else None
-    pairs = read_preferences(options.preferences, options.images, facts)[: options.limit]
-    trials = [trial_of(pair) for pair in pairs]
+    pairs = read_preferences(options.preferences, options.images, facts, allow_outside=options.allow_outside)
+    trials = [trial_of(pair) for pair in pairs[: options.limit]]
     return trials if options.gold else [dataclasses.replace(trial, gold=None) for trial in trials]
 
 

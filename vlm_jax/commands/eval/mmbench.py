@@ -23,7 +23,7 @@ from vlm_jax.commands.eval.files import check_written
 from vlm_jax.commands.eval.scoring import Scoring, answered, answers_of, check_spoken, conclude
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.answering.questions import ImageQuestion, Suffix
     from vlm_jax.evals.mmbench.files import Question
     from vlm_jax.evals.statistics.tally import Scored
 
@@ -50,7 +50,10 @@ class Options(Scoring):
     unread: Literal["own", "wrong", "static", "random"] = "own"
     cells: Literal["text", "pandas"] = "text"
     submission: Path | None = None
-    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(suffix="letter", max_new_tokens=16)
+    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(max_new_tokens=16)
+
+    def usual_suffix(self) -> "Suffix":
+        return "letter"
 
 
 def run(options: Options) -> None:

@@ -20,7 +20,7 @@ from vlm_jax.commands.eval.answering import Answering
 from vlm_jax.commands.eval.scoring import Scoring, check_spoken, conclude, picture
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.answering.questions import ImageQuestion, Suffix
     from vlm_jax.evals.statistics.tally import Scored
 
 
@@ -35,7 +35,10 @@ class Options(Scoring):
 
     questions: Path | None = None
     answers: Path | None = None
-    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(suffix="short", max_new_tokens=16)
+    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(max_new_tokens=16)
+
+    def usual_suffix(self) -> "Suffix":
+        return "short"
 
 
 def run(options: Options) -> None:

@@ -7,6 +7,7 @@ all files, so the files have to be about the same images. Those of another model
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +67,7 @@ def _settings(results: Sequence[Path], mode: "Mode") -> "dict[str, Setting]":
     from vlm_jax.evals.pope.mean import read_setting
     from vlm_jax.files import read_json
 
-    if len({path.resolve() for path in results}) < len(results):
+    if len({os.path.realpath(path) for path in results}) < len(results):
         raise InputError("a result for the second time", "one of each file of questions")
     found = {}
     for path in results:

@@ -67,13 +67,16 @@ def measure(options: Options) -> dict:
     """The scores, from the file where it holds these very ones."""
     from vlm_jax.checkpoints.opening import open_model, open_policy
     from vlm_jax.evals.scenes.scorer import evaluate
-    from vlm_jax.files import read_json, write_json
+    from vlm_jax.files import read_json, require_writable, write_json
     from vlm_jax.runs.begin import begin
 
     options = with_recipe(options, "answer")
-    begun = begin(options, options.output, options.output.with_suffix(".run.json"), options.checkpoint)
+    record = options.output.with_suffix(".run.json")
+    # All answers are the most likely ones, which do not depend on their batch.
+    begun = begin(options, options.output, record, options.checkpoint, without_effect=("batch_size",))
     if begun.finished():
         return read_json(options.output)
+    require_writable(options.output)
     model = open_model(options.checkpoint, options.mesh, options.preset, options.adapter, like=options.like)
     lora = open_policy(model, options.adapter)
     limits = options.batch_size, options.prompt_lengths, options.max_new_tokens, options.allow_empty

@@ -1,6 +1,7 @@
 """What every benchmark's command shares: answers from a file or from a checkpoint, the result file, the table."""
 
 import dataclasses
+import re
 import string
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import tyro
 
-from vlm_jax.commands.eval.answering import Answering, answer
+from vlm_jax.commands.eval.answering import Answering, answer, known_suffix
 from vlm_jax.commands.eval.files import check_written, making
 
 if TYPE_CHECKING:
-    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.answering.questions import ImageQuestion, Suffix
     from vlm_jax.evals.statistics.tally import Scored
 
 
@@ -40,6 +41,10 @@ class Scoring:
     id_key: str | None = None
     allow_empty: bool = False
     answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering()
+
+    def usual_suffix(self) -> "Suffix":
+        """What LLaVA-1.5 has behind this benchmark's questions."""
+        return "none"
 
     def judged_by_checkpoint(self) -> bool:
         """Whether a judge lies on the mesh."""
@@ -73,11 +78,12 @@ def conclude(
 
     answers = answers_of(options, to_ask)
     folder = options.answering.images
+    given = with_suffix(given or options)
     images = {ask.id: ask.image for ask in to_ask(folder) if ask.image is not None} if folder is not None else {}
     scored = score(answers)
     other = None if options.against is None else score(options.against)
-    made = making(dataclasses.replace(given or options, answers=answers))
-    result = result_of(benchmark, mode, scored, made, other)
+    made = making(dataclasses.replace(given, answers=answers))
+    result = result_of(benchmark, mode, scored, made, other, _better_suffix(given))
     write_result(options.output, result, scored.per_sample)
     page = options.output.with_suffix(".html")
     write_cases(page, result, scored.per_sample, images)
@@ -109,8 +115,30 @@ def answers_of(options: Scoring, to_ask: Callable[[Path | None], Sequence["Image
     if images is None:
         raise InputError("no --images", "the folder of the benchmark's images")
     target = options.output.with_suffix(".answers.jsonl")
-    answer(options.answering, target, to_ask(images))
+    answer(with_suffix(options).answering, target, to_ask(images))
     return target
+
+
+def with_suffix(options: AnyScoring) -> AnyScoring:
+    """The options with the suffix that is meant by `own`.
+
+    Raises:
+        InputError: The checkpoint's config is missing or broken.
+    """
+    answering = options.answering
+    if answering.checkpoint is None or answering.suffix != "own":
+        return options
+    known = known_suffix(answering.checkpoint, options.usual_suffix())
+    return dataclasses.replace(options, answering=dataclasses.replace(answering, suffix=known))
+
+
+def _better_suffix(options: Scoring) -> str:
+    """What to ask with instead, where a checkpoint was asked with something else than it knows."""
+    answering = options.answering
+    if answering.checkpoint is None:
+        return ""
+    known = known_suffix(answering.checkpoint, options.usual_suffix())
+    return "" if known == answering.suffix else f"ask with --suffix {known}"
 
 
 def answered(options: AnyScoring, answers: Path) -> AnyScoring:
@@ -172,8 +200,9 @@ def image_file(pattern: str, image: str) -> str:
     from vlm_jax.errors import InputError
 
     try:
-        # One place, and not that of an attribute or an item of it.
-        if [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None] not in ([""], ["0"]):
+        places = [(name, form) for _, name, form, _ in string.Formatter().parse(pattern) if name is not None]
+        # One place, and not that of an attribute or an item of it; in no width that only fills memory.
+        if [name for name, _ in places] not in ([""], ["0"]) or re.search(r"\d{4}", places[0][1] or ""):
             raise IndexError
         return pattern.format(int(image) if image.isdecimal() else image)
     except (ValueError, IndexError, KeyError):

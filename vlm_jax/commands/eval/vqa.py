@@ -23,7 +23,7 @@ from vlm_jax.commands.eval.scoring import Scoring, answered, answers_of, check_s
 
 if TYPE_CHECKING:
     from vlm_jax.evals.answering.answer_files import Answer
-    from vlm_jax.evals.answering.questions import ImageQuestion
+    from vlm_jax.evals.answering.questions import ImageQuestion, Suffix
     from vlm_jax.evals.statistics.tally import Scored
     from vlm_jax.evals.vqa.scorer import Mode
 
@@ -46,7 +46,10 @@ class Options(Scoring):
     annotations: Path
     mode: Literal["own", "official", "llava", "evalai", "lmms-eval"] = "own"
     image_name: str = "COCO_val2014_{:012d}.jpg"
-    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(suffix="short", max_new_tokens=16)
+    answering: Annotated[Answering, tyro.conf.arg(name="")] = Answering(max_new_tokens=16)
+
+    def usual_suffix(self) -> "Suffix":
+        return "short"
 
 
 def run(options: Options) -> None:

@@ -33,15 +33,18 @@ class _Found(NamedTuple):
     pictures: tuple[str, ...] = KEYS
 
 
-def read_answered(path: str | Path, images_folder: str | Path, captions: Captions | None = None) -> list[Answered]:
+def read_answered(
+    path: str | Path, images_folder: str | Path, captions: Captions | None = None, *, allow_outside: bool = False
+) -> list[Answered]:
     """Questions with their answers; a row's layout is recognised by its columns.
 
     Args:
         path: The file.
         images_folder: Folder that the image names are relative to.
         captions: From ``read_captions``; then every row with an image must have an entry.
+        allow_outside: Whether a name may lead out of that folder.
     """
-    pictures = Pictures(images_folder)
+    pictures = Pictures(images_folder, allow_outside)
     records = []
     for row in read_rows(path):
         found = _found(row)

@@ -216,9 +216,11 @@ def _paired(row: Row, keys: _Keys, pairing: Pairing, identify: Callable[[Row, st
     for key in keys.others:
         value = row.values[key]
         # Of what is no id at all nothing can be meant.
-        other = identify(row, key) if type(value) in (int, str) and str(value) in pairing.known else found
-        if other != found and other in pairing.known:
-            said = f"{keys.identity} {found} and {key} {other}, which is a question's too"
+        other = identify(row, key) if type(value) in (int, str) else found
+        # A name that the benchmark makes an id of is one, of whatever is asked about.
+        asked = other in pairing.known
+        if other != found and (asked or other != str(value)):
+            said = f"{keys.identity} {found} and {key} {other}" + (", which is a question's too" if asked else "")
             raise row.wrong(said, f"ids that agree, or --id-key {keys.identity} or --id-key {key}")
     return found
 

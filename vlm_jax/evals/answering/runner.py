@@ -16,6 +16,7 @@ from vlm_jax.data.sources import Prompt
 from vlm_jax.evals.answering.questions import SUFFIXES, ImageQuestion, Suffix
 from vlm_jax.generate.answers import answer_batches
 from vlm_jax.generate.sampling import Sampling
+from vlm_jax.parallel.memory import require_answering
 from vlm_jax.runs.row_files import Row, Skip, write_rows
 
 
@@ -34,10 +35,11 @@ def answer_file(
     """Answer every question once and write them to ``target``; see :func:`vlm_jax.runs.row_files.write_rows`.
 
     Raises:
-        InputError: An image cannot be read, or a prompt is too long.
+        InputError: An image cannot be read, a prompt is too long, or a batch does not fit into memory.
     """
     records = [_record(ask, suffix) for ask in to_ask]
     buckets = prompt_lengths(model.config)
+    require_answering(model, batch_size, min(buckets), sampling.max_new_tokens)
     prompts = image_prompts(records, model.tokenizer, model.config, model.template, batch_size, buckets)
 
     def batches(skip: Skip) -> Iterator[dict[int, Row]]:

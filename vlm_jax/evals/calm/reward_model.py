@@ -15,6 +15,7 @@ from vlm_jax.data.pipelines import prompt_lengths
 from vlm_jax.data.sources import Prompt
 from vlm_jax.evals.calm.trial import PLACES, Trial, Verdict
 from vlm_jax.parallel.compile import place_batch
+from vlm_jax.parallel.memory import require_reading
 from vlm_jax.train.reward import reward_scores
 
 # Texts that are sorted by length at a time.
@@ -49,6 +50,7 @@ class RewardComparer:
         self._view = viewer(model.config, resolution)
         self._suffix_of = suffixes(model.tokenizer, model.template, prompt)
         self._buckets = prompt_lengths(model.config, max_length)
+        require_reading(model, batch_size, min(self._buckets))
         self._score = jax.jit(lambda base, role, batch: reward_scores(model.config, base, role, batch))
 
     def __call__(self, trials: Sequence[Trial]) -> list[Verdict | None]:
@@ -67,6 +69,7 @@ class RewardComparer:
             for start in range(0, len(texts), _READ_AHEAD):
                 part = texts[start : start + _READ_AHEAD]
                 for places, length, rows in self._batches(part):
+                    require_reading(self._model, self._batch_size, length)
                     full = rows + rows[-1:] * (self._batch_size - len(rows))
                     batch = batch_of(full, length, "left", self._model.config.pad_token_id)
                     found = self._score(self._model.base, self._role, place_batch(self._model.mesh, batch))

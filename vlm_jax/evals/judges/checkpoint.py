@@ -9,6 +9,7 @@ from vlm_jax.data.sources import Prompt
 from vlm_jax.evals.judges.interface import Finished, Judgement, JudgeRequest, unnoticed
 from vlm_jax.generate.answers import answer_batches
 from vlm_jax.generate.sampling import Sampling
+from vlm_jax.parallel.memory import require_answering
 
 # Positions of text, added to those of the image: a rubric, two answers and what is known of the image.
 _TEXT_BUCKETS = (256, 512, 1024, 2048, 4096)
@@ -52,6 +53,7 @@ class CheckpointJudge:
         model = self._model = self._model or open_model(self._checkpoint, self._mesh)
         records = [_record(request) for request in requests]
         buckets = [model.config.vision.patches + length for length in _TEXT_BUCKETS]
+        require_answering(model, self._batch_size, min(buckets), sampling.max_new_tokens)
         batches = image_prompts(records, model.tokenizer, model.config, model.template, self._batch_size, buckets)
         for answers in answer_batches(model, open_policy(model, None), batches, sampling):
             yield from answers.items()

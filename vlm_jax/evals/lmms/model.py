@@ -9,11 +9,11 @@ from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.utils import simple_parse_args_string
 
-from vlm_jax.checkpoints.opening import MeshOptions, open_model, open_policy, with_aspect
+from vlm_jax.checkpoints.opening import MeshOptions, asked_as, open_model, open_policy
 from vlm_jax.config import Aspect
 from vlm_jax.data.conversation import TEMPLATES
 from vlm_jax.data.sources import Prompt
-from vlm_jax.errors import InputError, require_parts, require_positive
+from vlm_jax.errors import InputError, did_you_mean, require_parts, require_positive
 from vlm_jax.evals.answering.continuations import likelihoods
 from vlm_jax.evals.lmms.requests import Document, answers, prompt_of
 
@@ -54,10 +54,7 @@ class VlmJax(lmms):
         adapter = None if options.adapter is None else Path(options.adapter)
         self._options = options
         self._model = open_model(options.checkpoint, mesh, adapter=adapter, like=options.like)
-        if options.template != "own":
-            self._model = dataclasses.replace(self._model, template=TEMPLATES[options.template])
-        if options.aspect != "own":
-            self._model = with_aspect(self._model, options.aspect)
+        self._model = asked_as(self._model, options.template, options.aspect)
         self._lora = open_policy(self._model, adapter)
 
     @classmethod
@@ -110,7 +107,8 @@ class VlmJax(lmms):
 def _options(arguments: dict[str, Any]) -> Options:
     known = {field.name for field in dataclasses.fields(Options)}
     if unknown := sorted(arguments.keys() - known):
-        raise InputError(f"model arguments {', '.join(unknown)}", f"some of {', '.join(sorted(known))}")
+        found = ", ".join(f"{name}{did_you_mean(name, known)}" for name in unknown)
+        raise InputError(f"model arguments {found}", f"some of {', '.join(sorted(known))}")
     if "checkpoint" not in arguments:
         raise InputError("no checkpoint among the model arguments", "checkpoint=DIR, or checkpoint=tiny")
     # lmms-eval reads what looks like a number as one, and hands its own batch size over as it was written.
@@ -121,7 +119,7 @@ def _options(arguments: dict[str, Any]) -> Options:
     require_parts(options.batch_size, options.data * options.fsdp, "parts (data x fsdp)")
     for name, allowed in (("aspect", ("own", *get_args(Aspect))), ("template", ("own", *TEMPLATES))):
         if (value := getattr(options, name)) not in allowed:
-            raise InputError(f"{name} {value!r}", f"one of {', '.join(allowed)}")
+            raise InputError(f"{name} {value!r}{did_you_mean(value, allowed)}", f"one of {', '.join(allowed)}")
     return options
 
 

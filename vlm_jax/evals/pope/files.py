@@ -10,6 +10,7 @@ holds three answers of every id: which of them are to these questions their text
 own llava_pope_test.jsonl, where two of the three have ids of LLaVA's.
 """
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,12 +19,14 @@ from typing import NamedTuple
 
 from vlm_jax.data.rows import Row, iter_rows
 from vlm_jax.data.tables import is_table, iter_table
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, did_you_mean
 from vlm_jax.evals.answering import answer_files
 from vlm_jax.evals.answering.answer_files import Answer, Pairing, answers_to, paired_id, row_id
 
 _DOCUMENT = "doc_id"  # lmms-eval's number of a question, in its logs alone.
 _LONGEST_REFERENCE = 64  # Characters of a cell that says in which row the image stands; no image is that small.
+# POPE's files differ in length by so much of it: 3000 rows each, but 2910 random ones when LLaVA was measured.
+_UNEVEN = 0.05
 
 
 class Question(NamedTuple):
@@ -63,7 +66,8 @@ def read_questions(path: Path, category: str | None = None) -> list[Question]:
             raise row.wrong(f"question_id {question.id} for the second time", "ids that differ")
         found[question.id] = question
     if not found:
-        raise InputError(f"no question of category {category}", f"one of {', '.join(sorted(there))}", file=str(path))
+        absent = f"no question of category {category}{did_you_mean(str(category), there)}"
+        raise InputError(absent, f"one of {', '.join(sorted(there))}", file=str(path))
     return list(found.values())
 
 
@@ -126,11 +130,12 @@ def answers_for(
     log = _DOCUMENT in next(answer_files.iter_answer_rows(path, pairing)).values
     if not log and category is None:
         answers = answer_files.read_answers(path, pairing, ids=list(texts))
-        if len(answers) > len(texts) and (block := _block_among(answers, texts)):
-            rows = [one.row for one in block.values()]
+        remarks: tuple[str, ...] = ()
+        if len(answers) > len(texts) and (these := _among(answers, questions, path, pairing)):
+            rows = sorted(one.row for one in these.values())
             remark = f"rows {rows[0]} to {rows[-1]} of {len(answers)} answers; the others are to other questions"
-            return answers_to(list(texts), block, path, texts), (remark,)
-        return answers_to(list(texts), answers, path, texts), ()
+            answers, remarks = these, (remark,)
+        return answers_to(list(texts), answers, path, texts), remarks
     rows = [
         row
         for row in answer_files.iter_answer_rows(path, pairing)
@@ -149,16 +154,52 @@ def answers_for(
     return answers_to(list(texts), found[fitting[0]], path, texts), remarks
 
 
-def _block_among(answers: Mapping[str, Answer], texts: Mapping[str, str]) -> dict[str, Answer]:
-    """Of LLaVA's answers to all three of POPE's files in one, two of them under ids of its own, those in a line that
-    repeat these questions; nothing where there are none, or more than once."""
-    rows, wanted = list(answers.values()), list(texts.values())
-    starts = [
-        start
-        for start in range(len(rows) - len(wanted) + 1)
-        if all(text in (rows[start + place].question or "") for place, text in enumerate(wanted))
-    ]
-    return dict(zip(texts, rows[starts[0] :], strict=False)) if len(starts) == 1 else {}
+def _among(
+    answers: Mapping[str, Answer], questions: Sequence[Question], path: Path, pairing: Pairing
+) -> dict[str, Answer]:
+    """Of LLaVA's answers to all three of POPE's files in one, two of them under ids of its own, those to these
+    questions; nothing where nobody can tell. Ids go before places, and what is left must be whole files."""
+    rows, wanted = list(answers.values()), [one.text for one in questions]
+    if all(one.id in answers and one.text in (answers[one.id].question or "") for one in questions):
+        found = {one.id: answers[one.id] for one in questions}
+        places = sorted(place for place, identity in enumerate(answers) if identity in found)
+    else:
+        starts = [
+            start
+            for start in range(len(rows) - len(wanted) + 1)
+            if all(text in (rows[start + place].question or "") for place, text in enumerate(wanted))
+        ]
+        if len(starts) != 1:
+            return {}
+        places = list(range(starts[0], starts[0] + len(wanted)))
+        found = {one.id: rows[place] for one, place in zip(questions, places, strict=True)}
+    before, behind = places[0], len(rows) - places[-1] - 1
+    in_a_line = before + len(places) + behind == len(rows)
+    if not (in_a_line and _whole_files(before, len(places)) and _whole_files(behind, len(places))):
+        return {}
+    named = {row.origin.row: _named_image(row) for row in answer_files.iter_answer_rows(path, pairing)}
+    same = all(_same_image(named[found[one.id].row], one.image) for one in questions)
+    return found if same else {}
+
+
+def _whole_files(rows: int, size: int) -> bool:
+    """Whether so many rows are none, or files of about the size of one."""
+    return abs(rows - size * round(rows / size)) <= _UNEVEN * rows
+
+
+def _named_image(row: Row) -> str | None:
+    """The image that an answer says it is about."""
+    named = (row.values.get(key) for key in ("image", "image_source", "image_path", "image_id"))
+    return next((str(one) for one in named if type(one) in (int, str) and one != ""), None)
+
+
+def _same_image(named: str | None, image: str) -> bool:
+    """Whether a name means a question's image: its file wherever that lies, or COCO's number in it."""
+    if named is None:
+        return True
+    one, other = Path(named).stem, Path(image).stem
+    number = re.search(r"\d+$", other)
+    return one == other or bool(one.isdecimal() and number and number[0].lstrip("0") == one.lstrip("0"))
 
 
 def _blocks(rows: Iterable[Row], pairing: Pairing) -> dict[str, list[Row]]:

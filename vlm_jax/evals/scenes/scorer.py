@@ -19,6 +19,7 @@ from vlm_jax.evals.pope import scorer as pope
 from vlm_jax.evals.statistics.tally import count_empty
 from vlm_jax.generate.answers import answer
 from vlm_jax.generate.sampling import Sampling
+from vlm_jax.parallel.memory import require_answering
 from vlm_jax.runs.progress import Meter
 from vlm_jax.scenes.files import mmhal_question, read_scenes
 from vlm_jax.scenes.language import INSTRUCTIONS
@@ -44,6 +45,7 @@ def ask(
         Prompt(id=name, image=world / "images" / name, turns=(Turn("human", f"{IMAGE}\n{text}"),))
         for name, text in questions
     ]
+    require_answering(model, batch_size, min(prompt_lengths), sampling.max_new_tokens)
     batches = image_prompts(records, model.tokenizer, model.config, model.template, batch_size, prompt_lengths)
     with Meter(title, len(records)) as meter:
         return answer(model, lora, batches, sampling, seed, meter.update)

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -41,7 +42,7 @@ class ScenesConfig(tfds.core.BuilderConfig):
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder):
-    """Use ``Scenes(data_dir=..., config=..., file_format="array_record")``, then ``as_data_source(split)``."""
+    """``tfds.data_source("scenes/small", split="test")``, once this package is imported."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012
@@ -49,6 +50,12 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         ScenesConfig(name="standard"),
         ScenesConfig(name="small", train=64, preference=16, prompts=16, validation=16, test=16),
     ]
+
+    def __init__(self, *, file_format: str | tfds.core.FileFormat | None = None, **options: Any):
+        super().__init__(file_format=file_format, **options)
+        # Where a folder is named tfds means TFRecord, which only TensorFlow writes. What is written stays what it is.
+        if file_format is None and not self.info.initialized:
+            self.info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD, override=True)
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict(
