@@ -69,8 +69,8 @@ class VisionTower(nnx.Module):
         """Class token first, then patches row by row; positions added and the (misspelt) pre_layrnorm applied."""
         size = self.config.patch_size
         patches = rearrange(images, "b (y i) (x j) c -> b (y x) (i j c)", i=size, j=size)
-        # Pinned: its kernel lies whole on every device, from which the compiler would make the rows whole as well, and
-        # every device would run the tower over the whole batch.
+        # Pinned, as every block's output is: the compiler would rather split the kernels' inner sides, and every device
+        # would hold the whole batch.
         patches = constrain(self.patch_embedding(patches), BATCH_AXES)
         first = jnp.broadcast_to(self.class_embedding[...].astype(patches.dtype), (len(images), 1, patches.shape[-1]))
         tokens = jnp.concatenate([first, patches], 1) + self.position_embedding[...].astype(patches.dtype)
@@ -78,7 +78,11 @@ class VisionTower(nnx.Module):
 
     def run(self, images: Float[Array, "b h w 3"], layers: int) -> Float[Array, "b t d"]:
         """States after the first ``layers`` blocks, class token included."""
-        return scan_blocks(self.blocks, lambda block, x, _: constrain(block(x), BATCH_AXES), self.embed(images), layers=layers)
+
+        def body(block, x, _):
+            return constrain(block(x), BATCH_AXES)
+
+        return scan_blocks(self.blocks, body, self.embed(images), layers=layers)
 
     def patch_features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b p d"]:
         """What LLaVA's projector reads (LLaVA ``clip_encoder.py``: ``hidden_states[-2]`` without CLS)."""

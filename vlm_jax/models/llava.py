@@ -107,7 +107,6 @@ def splice(
 ) -> Float[Array, "b t d"]:
     """Put the k-th image embedding of a row at the row's k-th masked position."""
 
-
     def of_rows(text, image, image_mask):
         index = jnp.clip(jnp.cumsum(image_mask, 1) - 1, 0, image.shape[1] - 1)
         return jnp.where(image_mask[..., None], jnp.take_along_axis(image, index[..., None], axis=1), text)

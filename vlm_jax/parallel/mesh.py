@@ -21,8 +21,8 @@ BATCH = P(BATCH_AXES)
 
 # Read from the top; the first pattern that matches a leaf's path decides. Stacked layers put an axis in front.
 RULES: tuple[tuple[str, P], ...] = (
-    # Low-rank adapters: the wide side is split like the kernel that it adjusts, the rank never. Where that is by tensor,
-    # each of its parts once more by fsdp: an adapter, its moments and its gradient lie on no two devices of a copy.
+    # Low-rank adapters: the wide side is split like the kernel that it adjusts, the rank never. Where that is by
+    # tensor, each of its parts once more by fsdp: an adapter, its moments and its gradient lie nowhere twice in a copy.
     (r"lora/.*/(q|k|v|gate|up)/a$", P(None, "fsdp", None)),
     (r"lora/.*/(q|k|v|gate|up)/b$", P(None, None, ("tensor", "fsdp"))),
     (r"lora/.*/(o|down)/a$", P(None, ("tensor", "fsdp"), None)),
@@ -34,8 +34,8 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"blocks/(attention|mlp)/(q|k|v|gate|up)/kernel/(scale|peak)$", P(None, "tensor")),
     (r"blocks/(attention|mlp)/(o|down)/kernel/(scale|peak)$", P(None, "fsdp")),
     (r"blocks/(attention|mlp)/(q|k|v|up)/bias$", P(None, "tensor")),
-    # Vocabulary: rows of the table are gathered, so they stay whole; columns of the head are split. A table that is only
-    # read lies whole on every device: a look-up in parts of it would move all ids there and all rows back.
+    # Vocabulary: rows of the table are gathered, so they stay whole; columns of the head are split. A table that is
+    # only read lies whole on every device: a look-up in parts of it would move all ids there and all rows back.
     (r"^language/embedding$", P()),
     (r"(language|text)/embedding$", P(None, "fsdp")),
     (r"language/head/kernel$", P("fsdp", "tensor")),
@@ -143,8 +143,7 @@ def gathered(adapter: Any, dtype: jnp.dtype) -> Any:
     """
 
     def gather(path, leaf):
-        spec = tuple(spec_for(f"lora/{path_name(path)}"))[1:]
-        kept = (name if name == "tensor" or (isinstance(name, tuple) and "tensor" in name) else None for name in spec)
-        return constrain(leaf.astype(dtype), *("tensor" if name else None for name in kept))
+        layer = tuple(spec_for(f"lora/{path_name(path)}"))[1:]
+        return constrain(leaf.astype(dtype), *("tensor" if "tensor" in (axes or ()) else None for axes in layer))
 
     return jax.tree_util.tree_map_with_path(gather, adapter)
