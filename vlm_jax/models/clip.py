@@ -10,6 +10,7 @@ from vlm_jax.arrays import Params
 from vlm_jax.config import CLIP_MEAN, CLIP_STD, ClipConfig, ClipTextConfig, VisionConfig
 from vlm_jax.models.attention import Attention, causal_mask
 from vlm_jax.models.layers import Embedding, LayerNorm, Linear, scan_blocks, stack
+from vlm_jax.parallel.mesh import BATCH_AXES, constrain
 
 
 def quick_gelu(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -68,14 +69,20 @@ class VisionTower(nnx.Module):
         """Class token first, then patches row by row; positions added and the (misspelt) pre_layrnorm applied."""
         size = self.config.patch_size
         patches = rearrange(images, "b (y i) (x j) c -> b (y x) (i j c)", i=size, j=size)
-        patches = self.patch_embedding(patches)
+        # Pinned, as every block's output is: the compiler would rather split the kernels' inner sides, and every device
+        # would hold the whole batch.
+        patches = constrain(self.patch_embedding(patches), BATCH_AXES)
         first = jnp.broadcast_to(self.class_embedding[...].astype(patches.dtype), (len(images), 1, patches.shape[-1]))
         tokens = jnp.concatenate([first, patches], 1) + self.position_embedding[...].astype(patches.dtype)
         return self.pre_norm(tokens)
 
     def run(self, images: Float[Array, "b h w 3"], layers: int) -> Float[Array, "b t d"]:
         """States after the first ``layers`` blocks, class token included."""
-        return scan_blocks(self.blocks, lambda block, x, _: block(x), self.embed(images), layers=layers)
+
+        def body(block, x, _):
+            return constrain(block(x), BATCH_AXES)
+
+        return scan_blocks(self.blocks, body, self.embed(images), layers=layers)
 
     def patch_features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b p d"]:
         """What LLaVA's projector reads (LLaVA ``clip_encoder.py``: ``hidden_states[-2]`` without CLS)."""

@@ -25,9 +25,7 @@ from vlm_jax.models.attention import Cache, cached_mask, causal_mask
 from vlm_jax.models.clip import VisionTower, normalise
 from vlm_jax.models.layers import Linear, scan_blocks
 from vlm_jax.models.llama import Adapted, Decoder
-from vlm_jax.parallel.mesh import constrain
-
-_ROWS = ("data", "fsdp")
+from vlm_jax.parallel.mesh import BATCH_AXES, by_rows, constrain, gathered
 
 Site = Literal["residual", "attention", "mlp"]
 
@@ -108,8 +106,12 @@ def splice(
     text: Float[Array, "b t d"], image: Float[Array, "b p d"], image_mask: Bool[Array, "b t"]
 ) -> Float[Array, "b t d"]:
     """Put the k-th image embedding of a row at the row's k-th masked position."""
-    index = jnp.clip(jnp.cumsum(image_mask, 1) - 1, 0, image.shape[1] - 1)
-    return jnp.where(image_mask[..., None], jnp.take_along_axis(image, index[..., None], axis=1), text)
+
+    def of_rows(text, image, image_mask):
+        index = jnp.clip(jnp.cumsum(image_mask, 1) - 1, 0, image.shape[1] - 1)
+        return jnp.where(image_mask[..., None], jnp.take_along_axis(image, index[..., None], axis=1), text)
+
+    return by_rows(of_rows, text, image, image_mask)
 
 
 def _embed(config: LlavaConfig, base: Params, batch: Batch) -> Float[Array, "b t d"]:
@@ -119,7 +121,7 @@ def _embed(config: LlavaConfig, base: Params, batch: Batch) -> Float[Array, "b t
     x = base["language"]["embedding"][ids].astype(jnp.dtype(config.dtype))
     if batch.images is not None:
         x = splice(x, encode_images(config, base, batch.images), batch.image_mask)
-    return constrain(x, _ROWS)
+    return constrain(x, BATCH_AXES)
 
 
 def positions_of(attention_mask: Bool[Array, "b t"], cache: Cache | None) -> Int32[Array, "b t"]:
@@ -169,8 +171,9 @@ def forward(
     def body(block, carry, layer_input):
         x, cache, states = carry
         layer, adapter_weights = layer_input
+        adapter_weights = gathered(adapter_weights, x.dtype)
         out = block(x, positions, mask, Adapted(adapter_weights, scale), layer, cache)
-        x = constrain(_edited(edit, layer + 1, out.hidden), _ROWS)
+        x = constrain(_edited(edit, layer + 1, out.hidden), BATCH_AXES)
         states = _record(capture, states, layer + 1, {"residual": x, "attention": out.attention, "mlp": out.mlp})
         return x, out.cache, states
 
@@ -223,7 +226,7 @@ def logits(config: LlavaConfig, base: Params, hidden: Float[Array, "b t d"]) -> 
     """Vocabulary logits in float32. Ask only for the positions that are needed: this is the largest array of a step."""
     kernel = base["language"]["head"]["kernel"].astype(hidden.dtype)
     out = jnp.einsum("btd,dv->btv", hidden, kernel, preferred_element_type=jnp.float32)
-    return constrain(out, _ROWS, None, "tensor")
+    return constrain(out, BATCH_AXES, None, "tensor")
 
 
 def scores(head: Params, hidden: Float[Array, " *b d"]) -> Float[Array, " *b"]:

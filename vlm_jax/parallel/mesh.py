@@ -4,23 +4,28 @@
 vocabulary. A single device is a mesh of shape (1, 1, 1), so the same code path runs everywhere.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
-BATCH = P(("data", "fsdp"))
+# What rows are split over.
+BATCH_AXES = ("data", "fsdp")
+BATCH = P(BATCH_AXES)
 
 # Read from the top; the first pattern that matches a leaf's path decides. Stacked layers put an axis in front.
 RULES: tuple[tuple[str, P], ...] = (
-    # Low-rank adapters: the wide side is split like the kernel that it adjusts, the rank never.
+    # Low-rank adapters: the wide side is split like the kernel that it adjusts, the rank never. Where that is by
+    # tensor, each of its parts once more by fsdp: an adapter, its moments and its gradient lie nowhere twice in a copy.
     (r"lora/.*/(q|k|v|gate|up)/a$", P(None, "fsdp", None)),
-    (r"lora/.*/(q|k|v|gate|up)/b$", P(None, None, "tensor")),
-    (r"lora/.*/(o|down)/a$", P(None, "tensor", None)),
+    (r"lora/.*/(q|k|v|gate|up)/b$", P(None, None, ("tensor", "fsdp"))),
+    (r"lora/.*/(o|down)/a$", P(None, ("tensor", "fsdp"), None)),
     (r"lora/.*/(o|down)/b$", P(None, None, "fsdp")),
     # Decoder and CLIP blocks.
     (r"blocks/(attention|mlp)/(q|k|v|gate|up)/kernel(/(values|codes|absmax))?$", P(None, "fsdp", "tensor")),
@@ -29,7 +34,9 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"blocks/(attention|mlp)/(q|k|v|gate|up)/kernel/(scale|peak)$", P(None, "tensor")),
     (r"blocks/(attention|mlp)/(o|down)/kernel/(scale|peak)$", P(None, "fsdp")),
     (r"blocks/(attention|mlp)/(q|k|v|up)/bias$", P(None, "tensor")),
-    # Vocabulary: rows of the table are gathered, so they stay whole; columns of the head are split.
+    # Vocabulary: rows of the table are gathered, so they stay whole; columns of the head are split. A table that is
+    # only read lies whole on every device: a look-up in parts of it would move all ids there and all rows back.
+    (r"^language/embedding$", P()),
     (r"(language|text)/embedding$", P(None, "fsdp")),
     (r"language/head/kernel$", P("fsdp", "tensor")),
     (r"projector/linear1/kernel$", P("fsdp", "tensor")),
@@ -78,13 +85,17 @@ def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
 
     def place(path, leaf):
         spec = spec_for(path_name(path))
-        fitted = [
-            axis if axis is not None and size % mesh.shape[axis] == 0 else None
-            for size, axis in zip(leaf.shape, tuple(spec), strict=False)
-        ]
+        fitted = [_fitting(mesh, size, axes) for size, axes in zip(leaf.shape, tuple(spec), strict=False)]
         return NamedSharding(mesh, P(*fitted))
 
     return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def _fitting(mesh: Mesh | AbstractMesh, size: int, axes: str | tuple[str, ...] | None) -> Any:
+    """As many of the mesh axes, from the first, as divide an axis of this size evenly."""
+    names = (axes,) if isinstance(axes, str) else tuple(axes or ())
+    kept = [name for i, name in enumerate(names) if size % math.prod(mesh.shape[one] for one in names[: i + 1]) == 0]
+    return None if not kept else kept[0] if isinstance(axes, str) else tuple(kept)
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
@@ -105,3 +116,34 @@ def constrain(x: jax.Array, *spec: Any) -> jax.Array:
     if mesh.empty:
         return x
     return jax.lax.with_sharding_constraint(x, P(*spec))
+
+
+def by_rows(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """``function`` of arrays whose first axis are rows that know nothing of each other, on each device of its own rows.
+
+    For what the compiler does not split itself (looking up by another index in every row). Where no mesh is in context,
+    or the rows do not divide by its parts, of all rows at once.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    parts = math.prod(mesh.shape[name] for name in BATCH_AXES) if not mesh.empty else 1
+    if parts == 1 or len(arrays[0]) % parts:
+        return function(*arrays)
+    split = jax.shard_map(function, in_specs=BATCH, out_specs=BATCH, axis_names=set(BATCH_AXES))
+    return split(*arrays)
+
+
+def gathered(adapter: Any, dtype: jnp.dtype) -> Any:
+    """One layer's adapter as it is used: in the arithmetic's type, and whole over fsdp.
+
+    Left to itself the compiler would rather split the activations as the adapter is split, whose rows lie on fsdp too.
+
+    Args:
+        adapter: Leaves of one layer, without the layers' axis, or None.
+        dtype: Of the arithmetic.
+    """
+
+    def gather(path, leaf):
+        layer = tuple(spec_for(f"lora/{path_name(path)}"))[1:]
+        return constrain(leaf.astype(dtype), *("tensor" if "tensor" in (axes or ()) else None for axes in layer))
+
+    return jax.tree_util.tree_map_with_path(gather, adapter)
