@@ -132,7 +132,8 @@ KERNELS = re.compile(r"(blocks/\w+/\w+|head|projector/\w+)/kernel(/values|/codes
 
 @pytest.mark.parametrize("preset", LARGE)
 def test_every_large_array_is_split_over_the_devices(preset):
-    """Kernels over all 32 parts, adapters and the token table over one axis."""
+    """Kernels over all 32 parts, adapters over one axis or both; a token table that is only read lies whole (0.3 GB in
+    bfloat16), so that no look-up waits for another device."""
     for name, tree in matrices(preset):
         total = share = 0
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -140,7 +141,9 @@ def test_every_large_array_is_split_over_the_devices(preset):
             total, share = total + size, share + part
             if leaf.ndim > 1 and KERNELS.search(path):
                 assert size == 32 * part, (name, path)
+            elif path == "language/embedding":
+                assert size == part
             elif size > SMALL:
-                assert size in (4 * part, 8 * part), (name, path)
-        # Adapters, which only one axis splits, are the worst.
-        assert share < total / (4 if "lora" in name or name == "reward" else 24), name
+                assert size in (8 * part, 32 * part), (name, path)
+        # The halves of adapters that only fsdp splits are the worst, and of a base its table.
+        assert share < total / (8 if "lora" in name or name == "reward" else 15), name
