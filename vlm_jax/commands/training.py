@@ -38,6 +38,7 @@ class Training:
         weight_decay: Of AdamW.
         b2: Of AdamW.
         remat: What a backward pass keeps of each decoder block: everything, the matrix products, or the input alone.
+        unroll: Compile every block by itself in place of one for all: minutes of compiling, and faster steps on GPUs.
         save_every: Steps between checkpoints.
         drop_long: Leave rows out that do not fit, and say how many; without, such a row is refused. A conversation that
             is only longer than the limit is cut at its right end, as LLaVA does: what does not fit is a prompt, an
@@ -49,6 +50,7 @@ class Training:
             `llava` on what LLaVA's training had. Left out: as the adapter that is gone on from was trained, else as the
             checkpoint says, which is mostly `llava`.
         dtype: Arithmetic; left out, the checkpoint's own.
+        attention: What computes it: `auto` is cuDNN's kernel on GPUs, Pallas' on TPUs, XLA elsewhere and in float32.
         mesh: Layout of the devices.
     """
 
@@ -64,6 +66,7 @@ class Training:
     weight_decay: Annotated[float | None, Range(0, 10)] = from_recipe()
     b2: Annotated[float | None, Range(0, 0.999999)] = from_recipe()
     remat: Literal["none", "dots", "block"] | None = from_recipe()
+    unroll: bool = False
     save_every: Annotated[int | None, Range(1, LARGEST_COUNT)] = from_recipe()
     drop_long: bool = False
     allow_outside: bool = False
@@ -71,6 +74,7 @@ class Training:
     preset: str | None = None
     like: Literal["llava", "transformers"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
     mesh: MeshOptions = MeshOptions()
 
 
@@ -135,9 +139,9 @@ def open_for_training(options: Training, adapter: Path | None = None, masters: b
     """
     from vlm_jax.checkpoints.opening import open_model
 
-    how = {"dtype": options.dtype, "like": options.like, "masters": masters}
+    how = {"dtype": options.dtype, "attention": options.attention, "like": options.like, "masters": masters}
     model = open_model(options.checkpoint, options.mesh, options.preset, adapter, **how)
-    config = dataclasses.replace(model.config, remat=options.remat)
+    config = dataclasses.replace(model.config, remat=options.remat, unroll=options.unroll)
     if isinstance(options, NewAdapter) and options.lora_rank is not None:
         config = dataclasses.replace(config, lora=lora_of(options))
     return dataclasses.replace(model, config=config)
