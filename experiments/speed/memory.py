@@ -1,5 +1,6 @@
 """Peak resident memory of one side alone, in a process of its own."""
 
+import importlib
 import multiprocessing
 import re
 from concurrent.futures import ProcessPoolExecutor
@@ -23,14 +24,9 @@ def peak_memory(case: Case, folder: Path, side: Side, variant: str) -> dict[str,
 
 
 def _run(case: Case, folder: Path, side: Side, variant: str) -> dict[str, float]:
-    if side == "ours":
-        import experiments.speed.ours
-    else:
-        import torch
-
-        import experiments.speed.torch_ppo
-
-        torch.set_num_threads(CORES)
+    importlib.import_module("experiments.speed.ours" if side == "ours" else "experiments.speed.torch_ppo")
+    if side == "torch":
+        importlib.import_module("torch").set_num_threads(CORES)
     imports = _peak_gib()
     work = ours(case, folder) if side == "ours" else theirs(case, folder, variant)
     work.compile()

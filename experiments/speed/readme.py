@@ -86,14 +86,14 @@ def slopes_table(runs: Iterable[Mapping[str, Any]]) -> str:
     lines.append("|---|---|---|---:|---:|---|---|")
     for axis, (key, unit) in _AXES.items():
         rows = [one for one in runs if one["axis"] == axis]
-        if not rows:
+        if len(rows) < 2:
             continue
         sizes = [one[key] for one in rows]
         times = {side: [1e3 * median(one, side) for one in rows] for side in ("ours", "torch")}
         cells = [TITLES[rows[0]["workload"]], axis, ", ".join(f"{size:,}" for size in sizes)]
         cells += [", ".join(f"{value:.0f}" for value in times[side]) for side in times]
         scale = 1000 if axis == "vocabulary" else 1
-        cells += [f"{scale * np.polyfit(sizes, times[side], 1)[0]:.3g} a {unit}" for side in times]
+        cells += [f"{scale * np.polyfit(sizes, times[side], 1)[0]:.2f} a {unit}" for side in times]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

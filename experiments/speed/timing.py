@@ -42,7 +42,8 @@ def others_share() -> Iterator[list[float]]:
     yield found
     others = _busy_seconds() - all_busy - (time.process_time() - busy)
     cores = len(os.sched_getaffinity(0))
-    found.append(round(max(0.0, others) / cores / (time.perf_counter() - began), 4))
+    share = others / cores / (time.perf_counter() - began)
+    found.append(round(min(max(share, 0.0), 1.0), 4))
 
 
 def _busy_seconds() -> float:
