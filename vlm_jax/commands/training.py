@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.from_recipe import from_recipe
+from vlm_jax.parallel.hosts import HostOptions
 from vlm_jax.ranges import LARGEST_COUNT, LARGEST_SEED, Range
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Training:
             checkpoint says, which is mostly `llava`.
         dtype: Arithmetic; left out, the checkpoint's own.
         mesh: Layout of the devices.
+        hosts: Several processes, one a host.
     """
 
     checkpoint: str
@@ -72,6 +74,7 @@ class Training:
     like: Literal["llava", "transformers"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     mesh: MeshOptions = MeshOptions()
+    hosts: HostOptions = HostOptions()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,8 @@
     folder/run.json        settings, inputs and where the frozen base comes from (its bytes are never copied)
     folder/steps/<step>/   one orbax checkpoint each, the newest two kept; the data state is in its custom metadata
 
+Several processes save and read together, each what its devices hold, in a folder that all of them see.
+
 Only this file knows orbax (its v1 API). Orbax hands out damaged arrays without a word, so every leaf is saved with a
 fingerprint and compared when it comes back.
 """
@@ -19,6 +21,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from vlm_jax import provenance
@@ -73,6 +76,9 @@ class RunState:
                 # A run that never saved a step is not in the way of one with other settings.
                 if (folder / "run.json").exists() and not any(steps.glob("[0-9]*")):
                     _forget(folder)
+            if jax.process_count() > 1:
+                # The others look when the first has cleared up.
+                multihost_utils.sync_global_devices("a cleared folder")
             provenance.claim(folder / "run.json", made)
             logging.getLogger("absl").addFilter(_unless_disk_error)
             self._checkpointer = ocp.training.Checkpointer(
