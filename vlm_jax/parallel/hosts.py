@@ -27,8 +27,8 @@ _VARIABLES = {
     "processes": "JAX_NUM_PROCESSES",
     "process": "JAX_PROCESS_ID",
 }
-# Seconds: until a process that sends no sign of life counts as gone; as long as a run may take at its end; for the
-# others' own last words, where the process leaves that they need to go on.
+# Seconds: until a process that sends no sign of life counts as gone; that others may wait for the one that writes the
+# result; for the others' own last words, when the first leaves and takes along what they hold on to.
 _HEARTBEAT, _ENDING, _WORDS = 30, 24 * 3600, 3
 
 
@@ -105,8 +105,8 @@ def refuse_several(environment: Mapping[str, str]) -> None:
         raise InputError(f"several processes (JAX_NUM_PROCESSES={count})", "one, or a verb that trains")
 
 
-# Which process this is, once it has begun to look for the others.
-_several: "HostOptions | None" = None
+# Whether this is one of several processes, once it has begun to look for the others; and the one that they all hold on to.
+_several = _first = False
 
 
 def start(options: HostOptions, mesh: Any, command: str) -> None:
@@ -123,18 +123,19 @@ def start(options: HostOptions, mesh: Any, command: str) -> None:
     Raises:
         InputError: The options are wrong, not all processes come in time, or the mesh leaves devices out.
     """
-    global _several
+    global _several, _first
     options = with_environment(options, os.environ)
     if not check(options):
         return
-    _several = options
+    _several, _first = True, options.process == 0
     # What C++ says beside an error, a screen for each; before it is loaded.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _hand_over_stderr(command)
     _meet(options)
     import jax
 
-    if jax.process_index():
+    _first = jax.process_index() == 0
+    if not _first:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     used = math.prod(dataclasses.asdict(mesh).values())
     if used != jax.device_count():
@@ -219,19 +220,18 @@ def leave(error: BaseException) -> None:
 
     jax waits for all processes when one ends, and the others may be waiting for this one in the middle of a step.
     """
-    if _several is None:
+    if not _several:
         return
-    if type(error).__name__ == "JaxRuntimeError":
-        # Where another process is gone, sums over all devices fail first; a moment later jax knows, and ends this one.
-        time.sleep(2 * _HEARTBEAT - 10)
-    code = error.code if isinstance(error, SystemExit) else 1
-    if not isinstance(error, SystemExit):
+    if isinstance(error, SystemExit):
+        code = error.code
+    else:
+        # Where another process is gone, sums over all devices fail at once, each in a way of its own; a moment later jax
+        # knows of it and ends this process.
+        time.sleep(_HEARTBEAT + 20)
         traceback.print_exception(error)
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    import jax
-
-    # Not asked of jax, which may have none yet: what all hold on to lies in the first.
-    if _several.process == 0 or (jax.distributed.is_initialized() and jax.process_index() == 0):
+    if _first:
         time.sleep(_WORDS)
     os._exit(code if isinstance(code, int) else 1)

@@ -63,26 +63,19 @@ class RunState:
         # Orbax wants it whole; links in a circle are met when it is made.
         folder = Path(os.path.realpath(folder))
         folder.mkdir(parents=True, exist_ok=True)
-        steps = folder / "steps"
         with contextlib.ExitStack() as held:
             if jax.process_index() == 0:
                 held.enter_context(locked(folder / "lock"))
-            if not (folder / "run.json").exists() and steps.exists() and any(steps.iterdir()):
-                raise InputError("saved steps without run.json", "the settings that they belong to", file=str(folder))
-            if jax.process_index() == 0:
-                # What a kill in the middle of a save left behind.
-                for left in steps.glob("*.orbax-checkpoint-tmp"):
-                    shutil.rmtree(left)
-                # A run that never saved a step is not in the way of one with other settings.
-                if (folder / "run.json").exists() and not any(steps.glob("[0-9]*")):
-                    _forget(folder)
+                _clear(folder)
+                provenance.claim(folder / "run.json", made)
             if jax.process_count() > 1:
-                # The others look when the first has cleared up.
-                multihost_utils.sync_global_devices("a cleared folder")
-            provenance.claim(folder / "run.json", made)
-            logging.getLogger("absl").addFilter(_unless_disk_error)
+                multihost_utils.sync_global_devices("a place taken")
+                _require_shared(folder)
+                # Whether all are about the same.
+                provenance.claim(folder / "run.json", made)
+            logging.getLogger("absl").addFilter(_is_news)
             self._checkpointer = ocp.training.Checkpointer(
-                steps, preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
+                folder / "steps", preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
             )
             self._folder, self._held = folder, held.pop_all()
 
@@ -181,6 +174,31 @@ class RunState:
         self.close()
 
 
+def _require_shared(folder: Path) -> None:
+    """Raises:
+    InputError: What the first process has written is not there.
+    """
+    if not (folder / "run.json").exists():
+        raise InputError("no run.json, which process 0 has written", "a folder that all hosts share", file=str(folder))
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a kill left behind.
+
+    Raises:
+        InputError: Nothing says what the saved steps were made from.
+    """
+    steps = folder / "steps"
+    if not (folder / "run.json").exists() and steps.exists() and any(steps.iterdir()):
+        raise InputError("saved steps without run.json", "the settings that they belong to", file=str(folder))
+    # In the middle of a save.
+    for left in steps.glob("*.orbax-checkpoint-tmp"):
+        shutil.rmtree(left)
+    # A run that never saved a step is not in the way of one with other settings.
+    if (folder / "run.json").exists() and not any(steps.glob("[0-9]*")):
+        _forget(folder)
+
+
 def _forget(folder: Path) -> None:
     """Remove what a run wrote that never saved a step, and no file of anybody else's."""
     written = [path for names in _WRITTEN for path in folder.glob(names)]
@@ -196,9 +214,11 @@ def _disk_error(text: str) -> int | None:
     return next((number for number in _DISK_ERRORS if os.strerror(number) in text), None)
 
 
-def _unless_disk_error(record: logging.LogRecord) -> bool:
-    """Orbax logs every thread that a failed save runs through, a screen each, and then raises the error as well."""
-    return _disk_error(f"{record.getMessage()} {record.exc_info}") is None
+def _is_news(record: logging.LogRecord) -> bool:
+    """Orbax logs every thread that a failed save runs through, a screen each, and then raises the error as well; and
+    that it has heard of a SIGTERM, which is answered here."""
+    said = record.getMessage()
+    return "Reached preemption sync point" not in said and _disk_error(f"{said} {record.exc_info}") is None
 
 
 def _check_leaves(path: Path, stored: Any, wanted: Any) -> None:
