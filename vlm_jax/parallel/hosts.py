@@ -52,7 +52,7 @@ class HostOptions:
 
 
 def with_environment(options: HostOptions, environment: Mapping[str, str]) -> HostOptions:
-    """The options, with what is left out as the environment has it.
+    """The options, with what is left out as the environment has it; of which an address alone asks for nothing.
 
     Raises:
         InputError: The environment has no number where one belongs.
@@ -63,6 +63,8 @@ def with_environment(options: HostOptions, environment: Mapping[str, str]) -> Ho
         if value is None and (said := environment.get(variable)):
             value = said if name == "coordinator" else _number(variable, said)
         found[name] = value
+    if found["processes"] is found["process"] is None:
+        found["coordinator"] = options.coordinator
     return dataclasses.replace(options, **found)
 
 
@@ -83,7 +85,9 @@ def check(options: HostOptions) -> bool:
         if odd := [name for name, value in given.items() if value is not None]:
             raise InputError(f"--hosts.detect beside --hosts.{odd[0]} (or {_VARIABLES[odd[0]]})", "one of both")
         return True
-    if options.processes in (None, 1) and options.process in (None, 0):
+    if options.processes == 1 or not any(value is not None for value in given.values()):
+        if options.process:
+            raise InputError(f"process {options.process} of 1", "0")
         return False
     if missing := [f"--hosts.{name} (or {_VARIABLES[name]})" for name, value in given.items() if value is None]:
         raise InputError(f"several processes without {', '.join(missing)}", "all three, or --hosts.detect")

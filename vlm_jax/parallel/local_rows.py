@@ -1,10 +1,10 @@
 """Which rows of a batch a process holds, where a mesh lies on several: what it reads, and what it hands over."""
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from vlm_jax.errors import InputError
-from vlm_jax.parallel.mesh import BATCH_AXES
 
 
 def parts_of(mesh: Mesh) -> int:
@@ -12,17 +12,19 @@ def parts_of(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def held_parts(mesh: Mesh, process: int | None = None) -> list[int]:
-    """The parts of a batch that lie on a process' devices, in order; two processes may hold one part (tensor axis).
+def held_parts(mesh: Mesh) -> list[int]:
+    """The parts of a batch that lie on this process' devices, in order."""
+    return parts_with(np.vectorize(lambda device: device.process_index)(mesh.devices), jax.process_index())
+
+
+def parts_with(owners: np.ndarray, process: int) -> list[int]:
+    """The parts of a batch that a process has devices of; several processes may have one part (tensor axis).
 
     Args:
-        mesh: Its first axes are what rows are split over.
-        process: Which; this one without.
+        owners: Each device's process, in the mesh's axes (data, fsdp, tensor).
+        process: Which.
     """
-    assert mesh.axis_names[: len(BATCH_AXES)] == BATCH_AXES, "parts are numbered by the first axes"
-    process = jax.process_index() if process is None else process
-    parts = mesh.devices.reshape(parts_of(mesh), -1)
-    return [number for number, part in enumerate(parts) if any(one.process_index == process for one in part)]
+    return np.flatnonzero((owners == process).any(-1)).tolist()
 
 
 def held_rows(mesh: Mesh, rows: int) -> list[int]:
