@@ -1,4 +1,4 @@
-"""Scripts that start runs on several hosts: read by shellcheck, and the options that they and the manifest name exist."""
+"""Scripts that start runs on several hosts: read by shellcheck; the manifest's options exist."""
 
 import shutil
 import subprocess

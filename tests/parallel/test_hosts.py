@@ -41,10 +41,7 @@ def test_who_asks_for_several_processes(options, several):
         ({"processes": 4}, "found several processes without --hosts.coordinator (or JAX_COORDINATOR_ADDRESS), "),
         ({"process": 1, "coordinator": "host:1"}, "found several processes without --hosts.processes (or JAX_NUM"),
         ({"process": 0}, "found several processes without --hosts.coordinator (or JAX_COORDINATOR_ADDRESS), --hosts.p"),
-        (
-            {"coordinator": "host:1"},
-            "found several processes without --hosts.processes (or JAX_NUM_PROCESSES), --hosts",
-        ),
+        ({"coordinator": "host:1"}, "found several processes without --hosts.processes (or JAX_NUM_PROCESSES), "),
         ({"processes": 1, "process": 1}, "found process 1 of 1; expected 0"),
         (ALL | {"process": 4}, "found process 4 of 4; expected from 0 to 3"),
         (ALL | {"coordinator": "host"}, "found --hosts.coordinator host; expected HOST:PORT of process 0"),
@@ -141,24 +138,18 @@ def test_processes_share_a_stream():
     assert next(second) == next(alone)[1:3]
 
 
-FATAL = (
-    "F1128 06:00:08.836891   15006 client.h:80] Terminating process because the JAX distributed service detected fatal"
-)
-GONE = f"{FATAL} errors. absl::Status: UNAVAILABLE: "
-SILENT = (
-    "The following tasks are unhealthy (stopped sending heartbeats):\n{}\nThe tasks have crashed. Check the logs.\n"
-)
+FATAL = "F1128 06:00:08.836891   15006 client.h:80] Terminating process because the JAX distributed service "
+GONE = f"{FATAL}detected fatal errors. This most likely ... absl::Status: UNAVAILABLE: "
+SILENT = "The following tasks are unhealthy (stopped sending heartbeats):\n{}\nThe tasks have crashed. Check ...\n"
+TRACE = "\n*** Check failure stack trace: ***\n    @     0x7fbe1e840634  absl::lts_20260107::log_internal\n"
 
 
 @pytest.mark.parametrize(
     ("said", "line"),
     [
-        (
-            f"{GONE}{SILENT.format(1)}\n*** Check failure stack trace: ***\n    @ 0x7f\n",
-            "no sign of life from process 1",
-        ),
+        (f"{GONE}{SILENT.format(1)}{TRACE}", "no sign of life from process 1"),
         (f"{GONE}{SILENT.format(f'2{chr(10)}13')}", "no sign of life from process 2, 13"),
-        (f"{GONE}Failed to send RPC to coordination service. Either\n    @ 0x7f\n", "process 0 is gone"),
+        (f"{GONE}Failed to send RPC to coordination service. Either{TRACE}", "process 0 is gone"),
         (f"{GONE}something else\n", "another process is gone"),
     ],
 )

@@ -109,7 +109,7 @@ def refuse_several(environment: Mapping[str, str]) -> None:
         raise InputError(f"several processes (JAX_NUM_PROCESSES={count})", "one, or a verb that trains")
 
 
-# Whether this is one of several processes, once it has begun to look for the others; and the one that they all hold on to.
+# Whether this is one of several processes, once it has begun to look for the others; and the one that all hold on to.
 _several = _first = False
 
 
@@ -211,7 +211,7 @@ def _answers(address: str) -> bool:
 
 def require_met() -> None:
     """Raises:
-    InputError: There are several processes (jax finds them on a TPU pod by itself) that did not begin with :func:`start`.
+    InputError: There are several processes (a TPU pod has them by itself) that did not begin with :func:`start`.
     """
     import jax
 
@@ -229,8 +229,8 @@ def leave(error: BaseException) -> None:
     if isinstance(error, SystemExit):
         code = error.code
     else:
-        # Where another process is gone, sums over all devices fail at once, each in a way of its own; a moment later jax
-        # knows of it and ends this process.
+        # Where another process is gone, sums over all devices fail at once, each in a way of its own; a moment later
+        # jax knows of it and ends this process.
         time.sleep(_HEARTBEAT + 20)
         traceback.print_exception(error)
         code = 1
