@@ -115,6 +115,11 @@ def weights(out):
     return {f"{file.name} {name}": leaf for file in files for name, leaf in load_file(file).items()}
 
 
+def within(devices):
+    """How far sums over devices may lie apart: of two numbers there is one, of more it depends on who adds them up."""
+    return 0 if devices == 2 else 1e-6
+
+
 def assert_same(one, other, within):
     first, second = weights(one), weights(other)
     assert first.keys() == second.keys()
@@ -186,7 +191,7 @@ def test_equal_to_one_process(verb, count, devices, mesh, begin, tmp_path):
     layout = [part for axis, size in mesh.items() for part in (f"--mesh.{axis}", size)]
     finished(begin(verb, tmp_path / "several", count, devices, *layout))
     finished(begin(verb, tmp_path / "one", 1, count * devices, *layout))
-    assert_same(tmp_path / "one", tmp_path / "several", 0)
+    assert_same(tmp_path / "one", tmp_path / "several", within(count * devices))
     finished(begin(verb, tmp_path / "device", 1, 1))
     # Sums in another order, and Adam divides by the root of the squares of what they come to.
     assert_same(tmp_path / "device", tmp_path / "several", 1e-5)
@@ -204,7 +209,7 @@ def test_another_number_of_processes_goes_on(before, after, begin, tmp_path):
         assert error.count("\n") == 1
     finished(begin("sft", tmp_path / "changed", after, 4 // after, "--mesh.data", "4"))
     finished(begin("sft", tmp_path / "straight", 1, 4, "--mesh.data", "4"))
-    assert_same(tmp_path / "straight", tmp_path / "changed", 0)
+    assert_same(tmp_path / "straight", tmp_path / "changed", within(4))
 
 
 @pytest.mark.slow

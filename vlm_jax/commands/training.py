@@ -160,6 +160,8 @@ def checked(
     Raises:
         InputError: A row cannot be used; names it.
     """
+    import jax
+
     from vlm_jax.data.checks import check_images, fitting
     from vlm_jax.errors import InputError
     from vlm_jax.runs.progress import Meter
@@ -175,6 +177,8 @@ def checked(
     if not any(record.image for record in kept):
         print(f"none of {len(kept)} rows shows a picture")
     if not begun.started:
-        with Meter("pictures", len({record.image for record in kept} - {None})) as meter:
-            check_images(kept, meter.update)
+        # Texts are few bytes, and all processes have to agree on what is left out; pictures each looks at a share of.
+        share = kept[jax.process_index() :: jax.process_count()]
+        with Meter("pictures", len({record.image for record in share} - {None})) as meter:
+            check_images(share, meter.update)
     return kept

@@ -227,7 +227,7 @@ def leave(error: BaseException) -> None:
     if not _several:
         return
     if isinstance(error, SystemExit):
-        code = error.code
+        code = error.code or 0
     else:
         # Where another process is gone, sums over all devices fail at once, each in a way of its own; a moment later
         # jax knows of it and ends this process.
