@@ -11,6 +11,7 @@ from vlm_jax.cli import main
 from vlm_jax.data.assemble import stream
 from vlm_jax.errors import InputError
 from vlm_jax.parallel import compile as placing
+from vlm_jax.parallel.agreement import any_process
 from vlm_jax.parallel.compile import place_batch
 from vlm_jax.parallel.hosts import HostOptions, check, refuse_several, with_environment
 from vlm_jax.parallel.last_words import passed_on
@@ -168,3 +169,9 @@ def test_the_end_of_a_process_that_misses_another_is_one_line(said, line):
 def test_other_ends_are_passed_on():
     lines = [b"F1128 06:00:08.836891   15006 other.cc:80] Check failed\n", b"Traceback\n", b"no end"]
     assert list(passed_on(lines, "vlm-jax sft")) == lines
+
+
+def test_an_answer_comes_one_question_later():
+    said = iter([False, True, False, False])
+    ask = any_process(make_mesh(data=2, fsdp=2, tensor=2), lambda: next(said))
+    assert [ask() for _ in range(4)] == [False, False, True, False]

@@ -116,8 +116,7 @@ _several = _first = False
 def start(options: HostOptions, mesh: Any, command: str) -> None:
     """Meet the other processes; returns at once where there are none. Before jax is used for anything.
 
-    From here on only process 0 writes on the standard output, and SIGTERM to any of them is answered by all, after the
-    next step of training.
+    From here on only process 0 writes on the standard output.
 
     Args:
         options: As given; the environment has the rest.
@@ -159,6 +158,9 @@ def _meet(options: HostOptions) -> None:
     """jax's own start, which would end the process in its own way where somebody does not come."""
     import jax
 
+    # It would answer SIGTERM in Python's place, and what orbax asks it from a thread of its own confuses its count of
+    # steps; the loop has `any_process`.
+    jax.config.update("jax_enable_preemption_service", False)
     failed: list[Exception] = []
     given = {} if options.detect else {"cluster_detection_method": "deactivate"}
 

@@ -15,6 +15,7 @@ import jax
 from jax.sharding import Mesh
 
 from vlm_jax.errors import DivergedError, TerminatedError
+from vlm_jax.parallel.agreement import any_process
 from vlm_jax.parallel.compile import place_batch
 from vlm_jax.parallel.hosts import require_met
 from vlm_jax.parallel.mesh import shardings
@@ -69,10 +70,11 @@ def train(
         InputError: The folder holds a run with other settings.
         DivergedError: A metric became infinite, not a number or larger than its bound, or a trained leaf does not
             move; the last checkpoint is from before.
-        TerminatedError: SIGTERM came, to whichever process; the step it came in is finished and saved by all.
+        TerminatedError: SIGTERM came, to whichever process; the step that it came in, or the next one, is finished and
+            saved by all.
     """
     require_met()
-    with _termination() as asked, RunState(run.folder, run.made) as saved, jax.set_mesh(mesh):
+    with _termination(mesh) as asked, RunState(run.folder, run.made) as saved, jax.set_mesh(mesh):
         state, iterator, first = _resume(saved, mesh, state, iter(batches))
         unmoved = watch(state)
         log = MetricLog(run.folder, first) if jax.process_index() == 0 else None
@@ -82,7 +84,7 @@ def train(
                     state, metrics = step(state, place_batch(mesh, next(iterator)))
                     done = number + 1
                     # Asked once: the signal may come at any moment of what follows.
-                    stopping = asked(done)
+                    stopping = asked()
                     due = done % pace.save_every == 0 or done == pace.steps or stopping
                     if due or done % pace.log_every == 0:
                         _report(pace, number, metrics, log, meter)
@@ -99,19 +101,11 @@ def train(
 
 
 @contextlib.contextmanager
-def _termination() -> Iterator[Callable[[int], bool]]:
-    """Asked after each step with its number: whether SIGTERM came, in place of ending the process in a step's middle.
-
-    Several processes have to ask after the same steps, and all get the same answer.
-    """
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        yield multihost_utils.reached_preemption_sync_point
-        return
+def _termination(mesh: Mesh) -> Iterator[Callable[[], bool]]:
+    """Asked after each step: whether SIGTERM came, in place of ending the process in the middle of one."""
     asked = threading.Event()
     with on_termination(asked.set):
-        yield lambda step: asked.is_set()
+        yield asked.is_set if jax.process_count() == 1 else any_process(mesh, asked.is_set)
 
 
 def _resume(saved: RunState, mesh: Mesh, state: TrainState, iterator: Iterator) -> tuple[TrainState, Iterator, int]:

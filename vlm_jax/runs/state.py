@@ -73,7 +73,7 @@ class RunState:
                 _require_shared(folder)
                 # Whether all are about the same.
                 provenance.claim(folder / "run.json", made)
-            logging.getLogger("absl").addFilter(_is_news)
+            logging.getLogger("absl").addFilter(_unless_disk_error)
             self._checkpointer = ocp.training.Checkpointer(
                 folder / "steps", preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
             )
@@ -214,11 +214,9 @@ def _disk_error(text: str) -> int | None:
     return next((number for number in _DISK_ERRORS if os.strerror(number) in text), None)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Orbax logs every thread that a failed save runs through, a screen each, and then raises the error as well; and
-    that it has heard of a SIGTERM, which is answered here."""
-    said = record.getMessage()
-    return "Reached preemption sync point" not in said and _disk_error(f"{said} {record.exc_info}") is None
+def _unless_disk_error(record: logging.LogRecord) -> bool:
+    """Orbax logs every thread that a failed save runs through, a screen each, and then raises the error as well."""
+    return _disk_error(f"{record.getMessage()} {record.exc_info}") is None
 
 
 def _check_leaves(path: Path, stored: Any, wanted: Any) -> None:
