@@ -40,7 +40,7 @@ def commands(world, reward, tmp_path_factory):
     lengths = ["--max-new-tokens", "6", "--epochs", "1", "--minibatches", "1"]
     return {
         "sft": sft,
-        "sft full": [*sft, "--trainable", "full"],
+        "sft full": [*sft, "--trainable", "full", "--learning-rate", "1e-4"],
         "reward": [*start, *facts, "--preferences", folder / "pairs.json", "--held-out", "4", "--epochs", "1"],
         "ppo": [*start, *facts, *asked_for, *lengths],
     }
