@@ -115,16 +115,20 @@ def weights(out):
     return {f"{file.name} {name}": leaf for file in files for name, leaf in load_file(file).items()}
 
 
+def both(one, other):
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    return [(leaf, second[name]) for name, leaf in first.items()]
+
+
 def within(devices):
     """How far sums over devices may lie apart: of two numbers there is one, of more it depends on who adds them up."""
     return 0 if devices == 2 else 1e-6
 
 
 def assert_same(one, other, within):
-    first, second = weights(one), weights(other)
-    assert first.keys() == second.keys()
-    for name, leaf in first.items():
-        np.testing.assert_allclose(leaf, second[name], rtol=0, atol=within, err_msg=name)
+    for leaf, same in both(one, other):
+        np.testing.assert_allclose(leaf, same, rtol=0, atol=within)
     rows = [[json.loads(row) for row in (out / "metrics.jsonl").read_text().splitlines()] for out in (one, other)]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     for before, after in zip(*rows, strict=True):
@@ -193,8 +197,10 @@ def test_equal_to_one_process(verb, count, devices, mesh, begin, tmp_path):
     finished(begin(verb, tmp_path / "one", 1, count * devices, *layout))
     assert_same(tmp_path / "one", tmp_path / "several", within(count * devices))
     finished(begin(verb, tmp_path / "device", 1, 1))
-    # Sums in another order, and Adam divides by the root of the squares of what they come to.
-    assert_same(tmp_path / "device", tmp_path / "several", 1e-5)
+    # Sums in another order. Adam divides each by its own size: of a gradient that is nearly 0 little is left to compare.
+    assert_same(tmp_path / "device", tmp_path / "several", 1e-4)
+    apart = [np.abs(leaf - other) for leaf, other in both(tmp_path / "device", tmp_path / "several")]
+    assert np.mean(np.concatenate([one.ravel() for one in apart]) > 1e-5) < 1e-4
 
 
 @pytest.mark.slow
