@@ -197,7 +197,7 @@ def test_equal_to_one_process(verb, count, devices, mesh, begin, tmp_path):
     finished(begin(verb, tmp_path / "one", 1, count * devices, *layout))
     assert_same(tmp_path / "one", tmp_path / "several", within(count * devices))
     finished(begin(verb, tmp_path / "device", 1, 1))
-    # Sums in another order. Adam divides each by its own size: of a gradient that is nearly 0 little is left to compare.
+    # Sums in another order. Adam divides each by its own size: of one that is nearly 0 little is left to compare.
     assert_same(tmp_path / "device", tmp_path / "several", 1e-4)
     apart = [np.abs(leaf - other) for leaf, other in both(tmp_path / "device", tmp_path / "several")]
     assert np.mean(np.concatenate([one.ravel() for one in apart]) > 1e-5) < 1e-4
