@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.from_recipe import from_recipe
+from vlm_jax.parallel.hosts import HostOptions
 from vlm_jax.ranges import LARGEST_COUNT, LARGEST_SEED, Range
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Training:
         dtype: Arithmetic; left out, the checkpoint's own.
         attention: What computes it: `auto` is cuDNN's kernel on GPUs, Pallas' on TPUs, XLA elsewhere and in float32.
         mesh: Layout of the devices.
+        hosts: Several processes, one a host.
     """
 
     checkpoint: str
@@ -76,6 +78,7 @@ class Training:
     dtype: Literal["float32", "bfloat16"] | None = None
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
     mesh: MeshOptions = MeshOptions()
+    hosts: HostOptions = HostOptions()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,6 +164,8 @@ def checked(
     Raises:
         InputError: A row cannot be used; names it.
     """
+    import jax
+
     from vlm_jax.data.checks import check_images, fitting
     from vlm_jax.errors import InputError
     from vlm_jax.runs.progress import Meter
@@ -176,6 +181,8 @@ def checked(
     if not any(record.image for record in kept):
         print(f"none of {len(kept)} rows shows a picture")
     if not begun.started:
-        with Meter("pictures", len({record.image for record in kept} - {None})) as meter:
-            check_images(kept, meter.update)
+        # Texts are few bytes, and all processes have to agree on what is left out; pictures each looks at a share of.
+        share = kept[jax.process_index() :: jax.process_count()]
+        with Meter("pictures", len({record.image for record in share} - {None})) as meter:
+            check_images(share, meter.update)
     return kept
