@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from vlm_jax.arrays import Batch, Generation, Params
 from vlm_jax.config import LlavaConfig
-from vlm_jax.generate.sampling import Sampling, choose
+from vlm_jax.generate.sampling import Part, Sampling, choose
 from vlm_jax.models.attention import Cache
 from vlm_jax.models.llama import empty_cache
 from vlm_jax.models.llava import Edit, forward, logits
@@ -35,6 +35,7 @@ def generate(
     key: Array,
     sampling: Sampling,
     edit: Callable[[Batch], Edit] | None = None,
+    part: Part | None = None,
 ) -> Generation:
     """Sample an answer to every prompt.
 
@@ -44,6 +45,7 @@ def generate(
         key: Typed PRNG key.
         sampling: Static rule and limit.
         edit: Asked for the change of block outputs in the prompts [b, t], and then in every step's tokens [b, 1].
+        part: Where the prompts are some rows of a larger batch.
 
     Returns:
         See :class:`Generation`; stops early when every row has ended. The image placeholder is never drawn, unless the
@@ -71,6 +73,7 @@ def generate(
             logits(config, base, hidden)[:, 0],
             sampling,
             forbidden,
+            part,
         )
         alive = ~state.ended
         return state.replace(

@@ -1,4 +1,4 @@
-"""A step of PPO with its stop on the host, where answers become text: for the log, and for rules that read text."""
+"""A step of PPO with its stops on the host: how long the answers are, and their text for the log and rules that read it."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -7,14 +7,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from vlm_jax.arrays import Params
+from vlm_jax.arrays import Generation, Params
 from vlm_jax.checkpoints.opening import Model
 from vlm_jax.data.sources import Prompt
 from vlm_jax.files import write_json_lines
 from vlm_jax.parallel.compile import jit_step, place_batch
 from vlm_jax.randomness import key_for
+from vlm_jax.train.answer_width import cut, width_for
 from vlm_jax.train.optim import TrainState
-from vlm_jax.train.ppo import PpoSettings, Rollout, ppo_update, rollout
+from vlm_jax.train.ppo import PpoSettings, Rollout, measure, ppo_update, sample_answers
 from vlm_jax.train.reward_terms import correctness
 
 
@@ -38,14 +39,16 @@ def rollout_and_update(
         folder: Gets a file a rollout: ``id``, ``question``, ``answer`` and ``score`` of every answer.
         seed: Root of all draws.
     """
-    sample = jax.jit(functools.partial(rollout, model.config, settings))
+    sample, judge = (jax.jit(functools.partial(part, model.config, settings)) for part in (sample_answers, measure))
     update = jit_step(ppo_update, model.mesh, model.config, settings, state=state)
     folder.mkdir(parents=True, exist_ok=True)
 
     def step(state, batch):
         number = int(state.step) // (settings.epochs * settings.minibatches)
-        measured = sample(model.base, state.params, frozen, batch, key_for(seed, "rollout", number))
-        texts = model.tokenizer.batch_decode(np.asarray(measured.answers), skip_special_tokens=True)
+        answer = sample(model.base, state.params, batch.prompt, key_for(seed, "rollout", number))
+        answer = as_wide_as_needed(settings, answer)
+        measured = judge(model.base, state.params, frozen, answer, batch)
+        texts = model.tokenizer.batch_decode(np.asarray(answer.tokens), skip_special_tokens=True)
         _log(folder / f"{number:05d}.jsonl", [records[i] for i in np.asarray(batch.index)], texts, measured)
         kinds = np.asarray(batch.caption_type).tolist()
         right = [correctness(text, kind) for text, kind in zip(texts, kinds, strict=True)]
@@ -53,6 +56,13 @@ def rollout_and_update(
         return update(model.base, state, measured, correct, key_for(seed, "minibatches", number))
 
     return step
+
+
+def as_wide_as_needed(settings: PpoSettings, answer: Generation) -> Generation:
+    """Without slots that no answer reaches. Where padding counts, it is needed up to the limit."""
+    if settings.pads == "counted":
+        return answer
+    return cut(answer, width_for(int(answer.lengths.max()), settings.sampling.max_new_tokens))
 
 
 def _log(file: Path, asked: Sequence[Prompt], texts: Sequence[str], measured: Rollout) -> None:
