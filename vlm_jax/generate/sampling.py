@@ -40,7 +40,7 @@ class Sampling:
 
 @flax.struct.dataclass
 class Part:
-    """Which rows of a larger batch these are: every ``parts``-th from row ``number`` on. Each draws what it draws there.
+    """Some rows of a larger batch: every ``parts``-th from row ``number`` on. Each draws what it draws in the whole.
 
     Attributes:
         number: Of the part, from 0.

@@ -1,4 +1,4 @@
-"""A step of PPO with its stops on the host: how long the answers are, and their text for the log and rules that read it."""
+"""A step of PPO with its stops on the host: how long answers are, and what they say, for the log and rules of text."""
 
 import functools
 from collections.abc import Callable, Sequence
