@@ -36,6 +36,7 @@ def generate(
     sampling: Sampling,
     edit: Callable[[Batch], Edit] | None = None,
     part: Part | None = None,
+    copies: int = 1,
 ) -> Generation:
     """Sample an answer to every prompt.
 
@@ -45,15 +46,17 @@ def generate(
         key: Typed PRNG key.
         sampling: Static rule and limit.
         edit: Asked for the change of block outputs in the prompts [b, t], and then in every step's tokens [b, 1].
-        part: Where the prompts are some rows of a larger batch.
+        part: Where the answers are some rows of a larger batch.
+        copies: Answers to each prompt, which is read once; they are rows side by side.
 
     Returns:
         See :class:`Generation`; stops early when every row has ended. The image placeholder is never drawn, unless the
         model is to answer as transformers does.
     """
-    rows, width = prompts.tokens.shape
+    asked, width = prompts.tokens.shape
+    rows = asked * copies
     ends = jnp.array((config.eos_token_id, *config.end_token_ids))
-    cache = empty_cache(config.language, rows, width + sampling.max_new_tokens, jnp.dtype(config.dtype))
+    cache = empty_cache(config.language, asked, width + sampling.max_new_tokens, jnp.dtype(config.dtype))
     prefill = forward(config, base, adapter, prompts, cache=cache, edit=edit and edit(prompts))
     # Beyond any table: no id is forbidden.
     forbidden = config.image_token_id if config.as_transformers is None else config.language.vocab_size
@@ -64,7 +67,7 @@ def generate(
         log_probs=jnp.zeros(blank, jnp.float32),
         mask=jnp.zeros(blank, bool),
         ended=jnp.zeros(rows, bool),
-        cache=prefill.cache,
+        cache=_copied(prefill.cache, copies),
     )
 
     def emit(state: _State, hidden: Float[Array, "b 1 d"]) -> _State:
@@ -95,7 +98,7 @@ def generate(
         out = forward(config, base, adapter, batch, cache=state.cache, edit=edit and edit(batch))
         return emit(state.replace(cache=out.cache), out.hidden)
 
-    state = jax.lax.while_loop(unfinished, advance, emit(state, prefill.hidden[:, -1:]))
+    state = jax.lax.while_loop(unfinished, advance, emit(state, _side_by_side(prefill.hidden[:, -1:], copies, 0)))
     return Generation(
         tokens=state.tokens,
         log_probs=state.log_probs,
@@ -105,3 +108,16 @@ def generate(
         # NaN or infinity among a row's logits leaves no token a finite log-probability.
         finite=jnp.isfinite(state.log_probs).all(1),
     )
+
+
+def _copied(cache: Cache, copies: int) -> Cache:
+    """Every row of a cache several times."""
+    return cache.replace(
+        keys=_side_by_side(cache.keys, copies, 1),
+        values=_side_by_side(cache.values, copies, 1),
+        mask=_side_by_side(cache.mask, copies, 0),
+    )
+
+
+def _side_by_side(x: Array, copies: int, axis: int) -> Array:
+    return x if copies == 1 else jnp.repeat(x, copies, axis)
