@@ -173,7 +173,7 @@ def reward(case: Case) -> Step:
 
 
 def _ppo_settings(case: Case) -> PpoSettings:
-    parts = {name: case.sizes[name] for name in ("epochs", "minibatches", "microbatches", "pads")}
+    parts = {name: case.sizes[name] for name in ("epochs", "minibatches", "rollout_parts", "microbatches", "pads")}
     return PpoSettings(OPTIM, sampling=Sampling(max_new_tokens=case.sizes["max_new_tokens"]), **parts)
 
 
