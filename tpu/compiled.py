@@ -27,18 +27,27 @@ class Compiled:
     """What the compiler says of one chip, in bytes.
 
     Attributes:
-        fits: Whether it made a program.
-        arguments: What the step is called with.
-        temporaries: What it needs beside; where it does not fit, what the compiler counted before it gave up.
+        arguments: What the step is called with; what it makes no use of stays on the chip too.
+        temporaries: What it needs beside; where there is no program, what the compiler counted before it gave up.
         outputs: What it gives back in memory of its own, donated buffers not counted.
-        text: The program; empty where there is none.
+        code: The program itself.
+        text: The program as text; None where the compiler made none.
     """
 
-    fits: bool
     arguments: int
     temporaries: int
     outputs: int
-    text: str
+    code: int
+    text: str | None
+
+    @property
+    def total(self) -> int:
+        return self.arguments + self.temporaries + self.outputs + self.code
+
+    def fits(self, limit: int) -> bool:
+        """Whether there is a program, and room for it: the compiler alone refuses what is too large without the
+        arguments."""
+        return self.text is not None and self.total <= limit
 
 
 def has_compiler() -> bool:
@@ -87,20 +96,20 @@ def lower_step(step: Step) -> jax.stages.Lowered:
 
 def compile_step(step: Step, lowered: jax.stages.Lowered) -> Compiled:
     """The whole way through the compiler: minutes at full size."""
-    with jax.set_mesh(step.mesh):
-        try:
+    arguments = bytes_on_a_chip(step.arguments)
+    try:
+        with jax.set_mesh(step.mesh):
             made = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            arguments = bytes_on_a_chip(step.arguments)
-            return Compiled(False, arguments, wanted(str(error), arguments), 0, "")
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return Compiled(arguments, wanted(str(error), arguments), 0, 0, None)
     memory = made.memory_analysis()
     return Compiled(
-        fits=True,
-        arguments=memory.argument_size_in_bytes,
+        arguments=max(arguments, memory.argument_size_in_bytes),
         temporaries=memory.temp_size_in_bytes,
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        code=memory.generated_code_size_in_bytes,
         text=made.as_text(),
     )
 

@@ -1,16 +1,16 @@
-"""Ask the TPU compiler what fits where: ``python -m tpu.fit`` compiles the package's own steps, keeps a record of each in
-tpu/fit.json, and writes the tables of tpu/README.md.
+"""Ask the TPU compiler what fits where: ``python -m tpu.fit`` compiles the package's own steps, keeps a record of each
+in tpu/fit.json, and writes the tables of tpu/README.md.
 
-Hours in all. It can be stopped at any time: what is in the file, of the same program and the same compiler, is not asked
-again. ``--minutes`` ends it after so long, ``--table`` only writes the tables.
+Hours in all. It can be stopped at any time: what is in the file, of the same program and the same compiler, is not
+asked again.
 """
 
 import argparse
-import dataclasses
 import hashlib
 import multiprocessing
+import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,16 @@ import vlm_jax
 from tpu.compiled import compile_step, lower_step, tpu_mesh, versions
 from tpu.flops import flops
 from tpu.program import Program
-from tpu.questions import Question, cells, next_question
+from tpu.questions import Cell, Question, cells, next_question
+from tpu.table import write_tables
 from vlm_jax.files import read_json, write_json
 from vlm_jax.planning.chips import topology_named
+from vlm_jax.planning.plan import plan
 from vlm_jax.planning.steps import step_of
 
 FILE = Path(__file__).with_name("fit.json")
 # Of the package, all that a step is made of.
-_ROOMS = (".", "models", "generate", "train", "parallel", "planning")
+_PARTS = ("*.py", "models/*.py", "generate/*.py", "train/*.py", "parallel/*.py", "planning/steps.py")
 
 
 def main() -> None:
@@ -37,8 +39,6 @@ def main() -> None:
     options = parser.parse_args()
     if not options.table:
         sweep(options.only, options.minutes)
-    from tpu.table import write_tables
-
     write_tables(read())
 
 
@@ -48,25 +48,44 @@ def read() -> dict[str, dict[str, Any]]:
 
 
 def sweep(only: str, minutes: float) -> None:
-    """Asks one question after the other, each in a process of its own: the compiler may end it."""
-    begun, records, now = time.monotonic(), read(), current()
-    while (question := _next(records, only, now)) is not None:
+    """Asks one question after the other, each in a process of its own: what the compiler leaves behind goes with it."""
+    begun, records = time.monotonic(), read()
+    while left := _open(records, only):
         spent = time.monotonic() - begun
         if spent > 60 * minutes:
             return
-        print(f"{spent / 60:.0f} min, {_left(records, only, now)} cells left: {question.name}", flush=True)
+        cell = left[0]
+        question = next_question(cell, _answers(records), guess(cell))
+        each = statistics.fmean(record["seconds"] for record in records.values()) if records else 0
+        print(f"{spent / 60:.0f} min; {len(left)} cells, about {each * len(left) / 3600:.1f} h, left", flush=True)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
             record = apart.submit(ask, question, records.get(question.name, {})).result()
         records[question.name] = record
         write_json(FILE, dict(sorted(records.items())))
-        print(f"    {'fits' if record['fits'] else 'does not fit'}, {record['seconds']:.0f} s", flush=True)
+        print(f"  {question.name}: {'' if record['fits'] else 'no, '}{record['seconds']:.0f} s", flush=True)
+
+
+def _open(records: Mapping[str, Any], only: str) -> list[Cell]:
+    """Cells that something is left to ask of, the most important first."""
+    answers = _answers(records)
+    asked = [cell for cell in cells() if only in cell.name]
+    return [cell for cell in asked if next_question(cell, answers, 1) is not None]
+
+
+def _answers(records: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether what was asked fits, by the names of questions; of today's steps and compiler alone."""
+    now = current()
+    return {name: record["fits"] for name, record in records.items() if now.items() <= record.items()}
 
 
 def current() -> dict[str, str]:
     """What decides an answer: the compiler's version, and the text of all that makes up a step."""
-    files = (file for room in _ROOMS for file in sorted(Path(vlm_jax.__file__).parent.glob(f"{room}/*.py")))
-    text = b"".join(file.read_bytes() for file in files)
-    return {"versions": versions(), "source": hashlib.sha256(text).hexdigest()}
+    files = (file for part in _PARTS for file in sorted(Path(vlm_jax.__file__).parent.glob(part)))
+    return {"versions": versions(), "source": _digest(b"".join(file.read_bytes() for file in files))}
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def ask(question: Question, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,38 +93,29 @@ def ask(question: Question, before: Mapping[str, Any]) -> dict[str, Any]:
     topology = topology_named(question.cell.topology)
     step = step_of(question.case, tpu_mesh(topology, *question.cell.layout))
     lowered = lower_step(step)
-    now = current() | {"program": hashlib.sha256(lowered.as_text().encode()).hexdigest()}
+    now = current() | {"program": _digest(lowered.as_text().encode())}
     if all(before.get(name) == now[name] for name in ("versions", "program")):
         return {**before, **now}
     begun = time.monotonic()
     made = compile_step(step, lowered)
     return now | {
-        "fits": made.fits,
+        "fits": made.fits(topology.chip.memory),
         "arguments": made.arguments,
         "temporaries": made.temporaries,
         "outputs": made.outputs,
+        "code": made.code,
+        "total": made.total,
         "flops": flops(step.traced, question.case.sizes.get("max_new_tokens", 1) - 1),
-        "transfers": Program(made.text).bytes_by_kind() if made.fits else {},
+        "transfers": {} if made.text is None else Program(made.text).bytes_by_kind(),
         "seconds": round(time.monotonic() - begun, 1),
     }
 
 
-def _next(records: Mapping[str, Any], only: str, now: Mapping[str, str]) -> Question | None:
-    return next(_open(records, only, now), None)
-
-
-def _left(records: Mapping[str, Any], only: str, now: Mapping[str, str]) -> int:
-    return sum(1 for _ in _open(records, only, now))
-
-
-def _open(records: Mapping[str, Any], only: str, now: Mapping[str, str]) -> Iterator[Question]:
-    """The next question of every cell that has one."""
-    fresh = {name: record["fits"] for name, record in records.items() if now.items() <= record.items()}
-    for cell in cells():
-        if only in " / ".join(dataclasses.astuple(cell)):
-            question = next_question(cell, fresh, cell.choices[-1])
-            if question is not None:
-                yield question
+def guess(cell: Cell) -> int:
+    """The fewest microbatches with which a cell fits by the analytic plan; its most where it never does."""
+    topology = topology_named(cell.topology)
+    fitting = (n for n in cell.choices if plan(Question(cell, n).case, topology, cell.layout).fits)
+    return next(fitting, cell.choices[-1])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ _WIDTHS = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2
 _WIDTHS |= {"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _LINE = re.compile(r"\s+(ROOT )?%?(\S+) = (.*)$")
-_CALLED = re.compile(r"(calls|body|to_apply|true_computation|false_computation|branch_computations)=(\{[^{}]*\}|%?[\w.\-]+)")
+_CALLERS = "calls|body|to_apply|true_computation|false_computation|branch_computations"
+_CALLED = re.compile(rf"\b(?:{_CALLERS})=(\{{[^{{}}]*\}}|%?[\w.\-]+)")
 _NAME = re.compile(r"%([\w.\-]+)")
 _TRANSFERS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -38,7 +39,7 @@ class Instruction:
     @functools.cached_property
     def called(self) -> list[str]:
         """Computations that run within."""
-        names = [names.strip("{}").split(",") for _, names in _CALLED.findall(self.rest)]
+        names = [names.strip("{}").split(",") for names in _CALLED.findall(self.rest)]
         return [name.strip().lstrip("%") for some in names for name in some]
 
     @property
@@ -196,4 +197,6 @@ def _transfer(computation: Computation, instruction: Instruction, kind: str, nam
         size -= given
     if kind == "all-reduce" and "all-reduce-scatter" in name:
         kind = "reduce-scatter"
-    return Transfer(kind, tuple(shape for shape, _ in result), max(given, size) if kind == "reduce-scatter" else size, times)
+    if kind == "reduce-scatter":
+        size = max(given, size)
+    return Transfer(kind, tuple(shape for shape, _ in result), size, times)

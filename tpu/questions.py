@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from vlm_jax.planning.chips import topology_named
 from vlm_jax.planning.layouts import Layout, default_layout, microbatch_choices, split_rows_of
@@ -22,6 +21,11 @@ class Cell:
     step: str
     kind: str
     topology: str
+    remat: str = "block"
+
+    @property
+    def name(self) -> str:
+        return " / ".join(dataclasses.astuple(self))
 
     @property
     def layout(self) -> Layout:
@@ -35,22 +39,25 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A cell with so many microbatches, as one program; ``remat`` other than the recipe's is asked beside."""
+    """A cell with so many microbatches: one program."""
 
     cell: Cell
     microbatches: int
-    remat: str = "block"
 
     @property
     def case(self) -> Case:
-        changes = (("microbatches", self.microbatches), ("remat", self.remat))
+        changes = (("microbatches", self.microbatches), ("remat", self.cell.remat))
         return Case(self.cell.preset, self.cell.step, self.cell.kind, changes)
 
     @property
     def name(self) -> str:
         """The key of its record."""
-        layout = "x".join(map(str, self.cell.layout))
-        return " / ".join((*dataclasses.astuple(self.cell), layout, f"{self.microbatches} parts", self.remat))
+        return f"{self.cell.name} / {'x'.join(map(str, self.cell.layout))} / {self.microbatches} parts"
+
+    @property
+    def rows(self) -> int:
+        """Of one microbatch."""
+        return split_rows_of(self.case.sizes) // self.microbatches
 
 
 def cells() -> list[Cell]:
@@ -76,6 +83,8 @@ def _first() -> Iterator[Cell]:
         yield from (Cell("llava-rlhf-7b", step, "bfloat16", topology) for step in ("ppo", "rollout"))
     yield Cell("llava-1.5-7b", "sft projector", "bfloat16", "v5e-8")
     yield Cell("llava-1.5-7b", "sft lora", "int8", "v5e-1")
+    for remat in ("dots", "none"):
+        yield Cell("llava-1.5-7b", "sft lora", "bfloat16", "v5e-16", remat)
 
 
 def _all() -> Iterator[Cell]:

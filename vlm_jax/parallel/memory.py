@@ -57,7 +57,7 @@ def answering(config: LlavaConfig, rows: int, width: int, new_tokens: int, tenso
     language = config.language
     slots = language.layers * rows * (width + new_tokens) * language.kv_heads * language.head_width
     return {
-        "keys and values": 2 * slots * _itemsize(config) // tensor,
+        "keys and values": 2 * slots * itemsize(config) // tensor,
         "attention mask": rows * width * (width + new_tokens),
         # Token, float32 log-probability and mask.
         "answers": 9 * rows * new_tokens,
@@ -77,7 +77,7 @@ def reading(config: LlavaConfig, rows: int, width: int, tensor: int = 1) -> dict
         tensor: As in :func:`answering`.
     """
     language = config.language
-    states = rows * width * (language.width + language.mlp_width // tensor) * _itemsize(config)
+    states = rows * width * (language.width + language.mlp_width // tensor) * itemsize(config)
     return {
         "activations": states,
         "attention": _scores(config, rows, width) // tensor,
@@ -100,7 +100,7 @@ def training(
         tensor: As in :func:`answering`.
     """
     language, part = config.language, rows // microbatches
-    states = (language.layers * language.width + language.mlp_width // tensor) * part * width * _itemsize(config)
+    states = (language.layers * language.width + language.mlp_width // tensor) * part * width * itemsize(config)
     return {
         "activations": states,
         "attention": _scores(config, part, width) // tensor,
@@ -113,14 +113,15 @@ def training(
 
 def _scores(config: LlavaConfig, rows: int, width: int) -> int:
     """Of one block's attention, whose scores all exist at one time."""
-    return rows * config.language.heads * width**2 * _itemsize(config)
+    return rows * config.language.heads * width**2 * itemsize(config)
 
 
 def _images(config: LlavaConfig, rows: int) -> dict[str, int]:
     return {"pictures": 3 * rows * config.vision.image_size**2}
 
 
-def _itemsize(config: LlavaConfig) -> int:
+def itemsize(config: LlavaConfig) -> int:
+    """Bytes of a number of the arithmetic."""
     return np.dtype(config.dtype).itemsize
 
 

@@ -4,6 +4,8 @@ import dataclasses
 
 from vlm_jax.errors import InputError, did_you_mean
 
+Number = int | float
+
 _GIB, _GIGA, _TERA = 2**30, 1e9, 1e12
 # What jax takes of a GPU's memory unless told otherwise (XLA_PYTHON_CLIENT_MEM_FRACTION).
 _TAKEN_BY_JAX = 0.75
@@ -33,12 +35,12 @@ class Chip:
     source: str
 
 
-def _tpu(name: str, tera: float, gib: float, giga: float, network: float, source: str) -> Chip:
+def _tpu(name: str, tera: Number, gib: Number, giga: Number, network: Number, source: str) -> Chip:
     return Chip(name, tera * _TERA, int(gib * _GIB), giga * _GIGA, network * _GIGA, source)
 
 
-def _gpu(name: str, tera: float, gigabytes: float, giga: float, network: float, page: str) -> Chip:
-    memory = int(_TAKEN_BY_JAX * gigabytes * _GIGA)
+def _gpu(name: str, tera: Number, gib: Number, giga: Number, network: Number, page: str) -> Chip:
+    memory = int(_TAKEN_BY_JAX * gib * _GIB)
     return Chip(name, tera * _TERA, memory, giga * _GIGA, network * _GIGA, f"{_NVIDIA}{page}")
 
 
@@ -50,11 +52,12 @@ CHIPS: dict[str, Chip] = {
         _tpu("v5e", 197, 15.75, 819, 200, f"{_TPU}v5e"),
         _tpu("v5p", 459, 95.74, 2765, 600, f"{_TPU}v5p-training"),
         _tpu("v6e", 918, 31.25, 1638, 400, f"{_TPU}v6e"),
-        # NVLink's published figure counts both directions.
+        # SXM; memory as drivers report it. NVLink's published figure counts both directions, and that of Hopper's
+        # products sparsity.
         _gpu("a100-40g", 312, 40, 1555, 300, "a100/"),
         _gpu("a100-80g", 312, 80, 2039, 300, "a100/"),
-        _gpu("h100", 989, 80, 3350, 450, "h100/"),
-        _gpu("h200", 989, 141, 4800, 450, "h200/"),
+        _gpu("h100", 989, 79.6, 3350, 450, "h100/"),
+        _gpu("h200", 989, 140.4, 4800, 450, "h200/"),
     )
 }
 
@@ -76,30 +79,19 @@ class Topology:
     layout: str | None = None
 
 
-_SLICES = {
-    "v4-8": "v4:2x2x1",
-    "v4-16": "v4:2x2x2",
-    "v4-32": "v4:2x2x4",
-    "v5p-8": "v5p:2x2x1",
-    "v5p-16": "v5p:2x2x2",
-    "v5p-32": "v5p:2x2x4",
-    **{
-        f"{chip}-{count}": f"{chip}:{grid}"
-        for chip in ("v5e", "v6e")
-        for count, grid in {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}.items()
-    },
-}
+_FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+_DEEP = {8: "2x2x1", 16: "2x2x2", 32: "2x2x4"}
+_GRIDS = {"v4": _DEEP, "v5p": _DEEP, "v5e": _FLAT, "v6e": _FLAT}
 
 
-def _slice(name: str, layout: str) -> Topology:
-    chip, _, count = name.partition("-")
-    cores = 2 if chip in ("v4", "v5p") else 1
-    return Topology(name, CHIPS[chip], int(count) // cores, layout)
+def _slice(chip: str, size: int, grid: str) -> Topology:
+    cores = 2 if _GRIDS[chip] is _DEEP else 1
+    return Topology(f"{chip}-{size}", CHIPS[chip], size // cores, f"{chip}:{grid}")
 
 
 # GPUs of one machine: what lies beyond is another network.
 TOPOLOGIES: dict[str, Topology] = {
-    **{name: _slice(name, layout) for name, layout in _SLICES.items()},
+    **{f"{chip}-{size}": _slice(chip, size, grid) for chip, grids in _GRIDS.items() for size, grid in grids.items()},
     **{
         f"{name}x{count}": Topology(f"{name}x{count}", CHIPS[name], count)
         for name in ("a100-40g", "a100-80g", "h100", "h200")

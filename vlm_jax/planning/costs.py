@@ -8,7 +8,8 @@ import dataclasses
 from collections.abc import Iterable
 
 from vlm_jax.config import LlavaConfig
-from vlm_jax.planning.chips import Chip
+from vlm_jax.parallel.memory import itemsize
+from vlm_jax.planning.chips import Chip, Number
 from vlm_jax.planning.layouts import Layout
 
 _FLOAT32 = 4
@@ -24,14 +25,14 @@ class Cost:
         network: Bytes from other chips.
     """
 
-    flops: float = 0.0
-    traffic: float = 0.0
-    network: float = 0.0
+    flops: Number = 0
+    traffic: Number = 0
+    network: Number = 0
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.flops + other.flops, self.traffic + other.traffic, self.network + other.network)
 
-    def times(self, count: float) -> "Cost":
+    def times(self, count: Number) -> "Cost":
         return Cost(self.flops * count, self.traffic * count, self.network * count)
 
     def seconds(self, chip: Chip) -> dict[str, float]:
@@ -97,9 +98,7 @@ def adapter_numbers(config: LlavaConfig) -> int:
     return config.lora.rank * sides
 
 
-def forward(
-    weights: Weights, rows: float, width: int, *, adapted: bool, heads: int, seen: int | None = None
-) -> Cost:
+def forward(weights: Weights, rows: Number, width: int, *, adapted: bool, heads: int, seen: int | None = None) -> Cost:
     """A pass over the decoder's blocks and its head.
 
     Args:
@@ -110,46 +109,46 @@ def forward(
         heads: Positions of a row that logits are wanted of.
         seen: Positions that attention looks at; left out: the new ones.
     """
-    language, itemsize = weights.config.language, 2 if weights.config.dtype == "bfloat16" else _FLOAT32
+    language, size = weights.config.language, itemsize(weights.config)
     seen = width if seen is None else seen
     tokens = rows * width
     numbers = block_numbers(weights.config) + (adapter_numbers(weights.config) if adapted else 0)
     head = language.width * language.vocab_size
     flops = 2 * language.layers * numbers * tokens + 2 * head * rows * heads
     # Of each block: inputs and outputs of its projections and norms, and the keys and values that are looked at.
-    states = tokens * (10 * language.width + 4 * language.mlp_width / weights.tensor) * itemsize
-    keys = 2 * rows * seen * language.kv_heads * language.head_width * itemsize / weights.tensor
+    states = tokens * (10 * language.width + 4 * language.mlp_width / weights.tensor) * size
+    keys = 2 * rows * seen * language.kv_heads * language.head_width * size / weights.tensor
     products = Cost(flops / weights.tensor, language.layers * (states + keys), _sums(weights, tokens))
     return products + attention(weights, rows, width, seen)
 
 
-def attention(weights: Weights, rows: float, width: int, seen: int) -> Cost:
+def attention(weights: Weights, rows: Number, width: int, seen: int) -> Cost:
     """The two products of every block's attention."""
     language = weights.config.language
     return Cost(4 * language.layers * rows * width * seen * language.heads * language.head_width / weights.tensor)
 
 
-def last_projections(weights: Weights, tokens: float) -> Cost:
+def last_projections(weights: Weights, tokens: Number) -> Cost:
     """The products with which blocks end."""
     language = weights.config.language
     return Cost(2 * language.layers * tokens * language.width * language.mlp_width / weights.tensor)
 
 
-def scores_traffic(weights: Weights, rows: float, width: int, seen: int) -> Cost:
+def scores_traffic(weights: Weights, rows: Number, width: int, seen: int) -> Cost:
     """Of attention that writes its scores: they are written, read by the softmax, and read once more, in float32."""
     language = weights.config.language
     size = rows * language.heads * width * seen * _FLOAT32 / weights.tensor
     return Cost(traffic=3 * language.layers * size)
 
 
-def _sums(weights: Weights, tokens: float) -> float:
+def _sums(weights: Weights, tokens: Number) -> Number:
     """Bytes from others where tensor splits the blocks: two sums a block, each sent twice round."""
     language, tensor = weights.config.language, weights.tensor
-    itemsize = 2 if weights.config.dtype == "bfloat16" else _FLOAT32
-    return 4 * language.layers * tokens * language.width * itemsize * (tensor - 1) / tensor
+    size = itemsize(weights.config)
+    return 4 * language.layers * tokens * language.width * size * (tensor - 1) / tensor
 
 
-def encode(weights: Weights, rows: float) -> Cost:
+def encode(weights: Weights, rows: Number) -> Cost:
     """Images through tower and projector."""
     config = weights.config
     vision, width = config.vision, config.language.width

@@ -44,6 +44,9 @@ def require_layout(case: Case, layout: Layout, chips: int) -> None:
     written = f"a mesh of {data} x {fsdp} x {tensor} (data x fsdp x tensor)"
     if data * fsdp * tensor != chips:
         raise InputError(f"{written} on {chips} chips", f"{chips} in all")
+    heads = case.config.language.heads
+    if heads % tensor:
+        raise InputError(f"{heads} heads on {written}", "tensor to divide them")
     sizes = case.sizes
     rows, parts = split_rows_of(sizes), sizes.get("microbatches", 1)
     if rows % (parts * data * fsdp):

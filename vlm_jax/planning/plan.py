@@ -1,5 +1,5 @@
-"""Whether a step fits and how long it takes at best, without a compiler: shapes as the package lays them out, what a pass
-keeps at one time, and the chips' published peaks.
+"""Whether a step fits and how long it takes at best, without a compiler: shapes as the package lays them out, what a
+pass keeps at one time, and the chips' published peaks.
 
 Arguments are exact. Temporaries are the arrays of ``parallel.memory``, which exist in any case, times how many of each
 live at one time, and what a layout adds. tpu/README.md compares both with what the TPU compiler says.
@@ -15,11 +15,12 @@ from vlm_jax.planning import costs
 from vlm_jax.planning.chips import Topology
 from vlm_jax.planning.layouts import Layout, abstract_mesh, split_rows_of
 from vlm_jax.planning.steps import Case, base_shapes, bytes_on_a_chip, step_of
+from vlm_jax.train.optim import TrainState
 
 # Scores of one block that live at one time: before and after the softmax, and a third one in the backward pass or for
 # the product with the values. All in float32.
 _SCORES = 3
-# Of a block that is worked through, beside its input: norms, queries, keys, values and sums; gate, up, and their product.
+# Of a block that is worked through, beside its input: norms, queries, keys, values, sums; gate, up, their product.
 _STATES, _HIDDEN = 8, 4
 # Positions whose logits exist at one time, in float32, and how many such arrays (train/losses.py).
 _CHUNK, _LOGITS = 256, 2
@@ -34,7 +35,7 @@ class Plan:
     Attributes:
         arguments, temporaries: Bytes by what they are for; temporaries of the phase that takes most.
         limit: Bytes that a program may use.
-        flops: Of a step, on one chip.
+        cost: Of a step, on one chip.
         seconds: Of a step at the chip's peaks: no step is faster.
         bound: ``compute``, ``memory`` or ``network``: what most of that time goes to.
     """
@@ -42,7 +43,7 @@ class Plan:
     arguments: Mapping[str, int]
     temporaries: Mapping[str, int]
     limit: int
-    flops: float
+    cost: costs.Cost
     seconds: float
     bound: str
 
@@ -72,7 +73,7 @@ def plan(case: Case, topology: Topology, layout: Layout) -> Plan:
         arguments=asked.arguments(),
         temporaries=largest,
         limit=topology.chip.memory,
-        flops=sum(cost.flops for cost in spent),
+        cost=sum(spent, costs.Cost()),
         seconds=seconds,
         bound=bound,
     )
@@ -118,7 +119,7 @@ class _Asked:
 
     def arguments(self) -> dict[str, int]:
         base, state, *others = step_of(self.case, abstract_mesh(self.layout)).arguments
-        what = "adapters" if self.case.step in ("rollout", "score", "generate", "forward") else "what is trained, with its moments"
+        what = "what is trained, with its moments" if isinstance(state, TrainState) else "adapters"
         return {
             "weights": bytes_on_a_chip(base),
             what: bytes_on_a_chip(state),
@@ -130,29 +131,31 @@ class _Asked:
         next one's on its way; and the head's."""
         language = self.config.language
         whole = self.layout[1] == 1 and self.case.kind == "bfloat16"
-        block = 0 if whole else 2 * costs.block_numbers(self.config) // self.tensor
-        head = 0 if self.layout[1] == 1 else 2 * language.width * language.vocab_size // self.tensor
+        size = memory.itemsize(self.config)
+        block = 0 if whole else size * costs.block_numbers(self.config) // self.tensor
+        head = 0 if self.layout[1] == 1 else size * language.width * language.vocab_size // self.tensor
         return {"kernels of a block": block, "kernel of the head": head}
 
-    def inside(self, rows: float, width: int, seen: int | None = None) -> dict[str, int]:
+    def inside(self, rows: costs.Number, width: int, seen: int | None = None) -> dict[str, int]:
         """Of the block that is worked through."""
         language = self.config.language
-        states = rows * width * (_STATES * language.width + _HIDDEN * language.mlp_width // self.tensor) * 2
+        states = rows * width * (_STATES * language.width + _HIDDEN * language.mlp_width // self.tensor)
+        states *= memory.itemsize(self.config)
         return {"a block's states": int(states), "attention scores": int(_SCORES * self.scores(rows, width, seen))}
 
-    def scores(self, rows: float, width: int, seen: int | None = None) -> float:
+    def scores(self, rows: costs.Number, width: int, seen: int | None = None) -> float:
         """One block's attention scores in float32."""
         return 4 * rows * self.config.language.heads * width * (seen or width) / self.tensor
 
-    def tower(self, rows: float) -> dict[str, int]:
+    def tower(self, rows: costs.Number) -> dict[str, int]:
         """Pictures as numbers, and the block of the tower that is worked through."""
         vision = self.config.vision
         tokens = vision.patches + 1
-        states = tokens * (_STATES * vision.width + 2 * vision.mlp_width // self.tensor) * 2
+        states = tokens * (_STATES * vision.width + 2 * vision.mlp_width // self.tensor) * memory.itemsize(self.config)
         scores = _SCORES * 4 * vision.heads * tokens**2 // self.tensor
         return {"the tower": int(rows * (3 * 4 * vision.image_size**2 + states + scores))}
 
-    def logits(self, rows: float) -> dict[str, int]:
+    def logits(self, rows: costs.Number) -> dict[str, int]:
         chunk = rows * _CHUNK * self.config.language.vocab_size * 4 // self.tensor
         return {"logits of a chunk": int(_LOGITS * chunk)}
 
@@ -188,7 +191,8 @@ class _Asked:
         kept = memory.training(config, max(int(rows), 1), width, 1, 0, self.tensor)["activations"]
         states, hidden, squares = _KEPT[config.remat]
         language = config.language
-        more = rows * width * (states * language.width + hidden * language.mlp_width / self.tensor) * 2
+        more = rows * width * (states * language.width + hidden * language.mlp_width / self.tensor)
+        more *= memory.itemsize(config)
         more += squares * self.scores(rows, width)
         needs = {
             "what the backward pass keeps": passes * int(kept + language.layers * more),
@@ -212,8 +216,12 @@ def _training(asked: _Asked, number: int, width: int, heads: int, parts: int, pa
     gradients = asked.state_numbers()
     needs["gradients"] = gradients * (2 if parts > 1 else 1)
     if full:
-        # The masters are float32; what is computed with is a copy in bfloat16.
-        needs["weights as they are used"] = gradients // 2
+        language, size = asked.config.language, memory.itemsize(asked.config)
+        # The masters are float32; what is computed with is a copy in fewer bits.
+        needs["weights as they are used"] = gradients * size // 4
+        # Before they are summed over the chips: a block's, and in float32 those of table and head.
+        block = size * costs.block_numbers(asked.config)
+        needs["gradients of a part"] = (block + 2 * 4 * language.vocab_size * language.width) // asked.tensor
     return [(cost.times(parts), needs)]
 
 

@@ -1,4 +1,5 @@
-"""The package's own steps over shapes alone, laid out on devices that nobody has to own: to be traced, compiled, counted.
+"""The package's own steps over shapes alone, laid out on devices that nobody has to own: to be traced, compiled and
+counted.
 
 A case is a step of a preset at the sizes of its recipe (facts included), over a kind of base.
 """
