@@ -52,7 +52,7 @@ def test_a_whole_step_of_ppo_takes_as_long_as_its_two_halves(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["v5e-17"], "found topology 'v5e-17' (did you mean 'v5e-16'?); expected one of v4-8, "),
+        (["v5e-17"], "found topology 'v5e-17' (did you mean 'v5e-1'?); expected one of v4-8, "),
         (
             ["v5e-64", "--mesh.fsdp", "64", "--rows", "32"],
             "found 32 rows in 1 microbatches on a mesh of 1 x 64 x 1 (data x fsdp x tensor); expected microbatches of "

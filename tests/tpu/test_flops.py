@@ -32,7 +32,7 @@ def chosen(a, b):
         (scanned, 7 * ONE),
         (looped, 3 * ONE),
         (chosen, 2 * ONE),
-        (jax.grad(lambda a, b: (a @ b).sum(), (0, 1)), 2 * ONE),
+        (jax.grad(lambda a, b: (a @ b).sum(), (0, 1)), 3 * ONE),
         (jax.grad(jax.checkpoint(lambda a, b: jnp.sin(a @ b).sum())), 3 * ONE),
     ],
     ids=["matmul", "einsum", "scan", "while", "cond", "gradient", "recomputed"],

@@ -113,13 +113,18 @@ def forward(weights: Weights, rows: Number, width: int, *, adapted: bool, heads:
     seen = width if seen is None else seen
     tokens = rows * width
     numbers = block_numbers(weights.config) + (adapter_numbers(weights.config) if adapted else 0)
-    head = language.width * language.vocab_size
-    flops = 2 * language.layers * numbers * tokens + 2 * head * rows * heads
+    flops = 2 * language.layers * numbers * tokens
     # Of each block: inputs and outputs of its projections and norms, and the keys and values that are looked at.
     states = tokens * (10 * language.width + 4 * language.mlp_width / weights.tensor) * size
     keys = 2 * rows * seen * language.kv_heads * language.head_width * size / weights.tensor
     products = Cost(flops / weights.tensor, language.layers * (states + keys), _sums(weights, tokens))
-    return products + attention(weights, rows, width, seen)
+    return products + attention(weights, rows, width, seen) + head(weights, rows * heads)
+
+
+def head(weights: Weights, tokens: Number) -> Cost:
+    """Logits of so many positions."""
+    language = weights.config.language
+    return Cost(2 * language.width * language.vocab_size * tokens / weights.tensor)
 
 
 def attention(weights: Weights, rows: Number, width: int, seen: int) -> Cost:

@@ -113,6 +113,11 @@ class _Asked:
         ends = memory.bytes_of([base["language"]["head"], base["projector"], base["vision"]])
         return costs.Weights(self.config, self.layout, blocks, ends)
 
+    @property
+    def adapted(self) -> bool:
+        """Whether the blocks have adapters."""
+        return self.case.step not in ("sft projector", "sft full")
+
     def rows(self, number: int) -> float:
         """Of a batch those on one chip."""
         return number / (self.layout[0] * self.layout[1])
@@ -177,17 +182,21 @@ class _Asked:
             width: Positions of a row.
             heads: Positions that logits are wanted of.
             passes: 1, or with two roles 2.
-            trained: Weights of the base among what is trained, one pass.
+            trained: Weights that are trained, of one pass.
         """
         config, rows, weights = self.config, self.rows(number), self.weights
-        once = costs.forward(weights, rows, width, adapted=True, heads=heads)
-        scores = costs.scores_traffic(weights, rows, width, width)
+        tokens = rows * width
+        attention = costs.attention(weights, rows, width, width)
+        blocks = costs.forward(weights, rows, width, adapted=self.adapted, heads=0)
+        head = costs.head(weights, rows * heads)
         # Remat: all of a block but its last projection, whose output nothing backward asks for; or attention alone.
-        again = {"block": once + costs.last_projections(weights, rows * width).times(-1), "none": costs.Cost()}
-        recomputed = again.get(config.remat, costs.attention(weights, rows, width, width))
-        # The gradient of what goes in costs a pass; that of a weight one more.
-        cost = (once + scores).times(2) + weights.read().times(2) + recomputed
-        cost += costs.Cost(flops=2 * trained * rows * width / self.tensor) + costs.encode(weights, rows)
+        whole = blocks + costs.last_projections(weights, tokens).times(-1)
+        recomputed = {"block": whole, "dots": attention, "none": costs.Cost()}[config.remat]
+        # Backward, the gradient of what goes into a product costs as much as the product, and that of a weight, or of
+        # attention's other side, as much again. Logits are always worked out twice.
+        backward = blocks + attention + costs.Cost(flops=2 * trained * tokens / self.tensor) + head
+        cost = blocks + recomputed + backward + head.times(2) + weights.read().times(2) + costs.encode(weights, rows)
+        cost += costs.scores_traffic(weights, rows, width, width).times(2)
         kept = memory.training(config, max(int(rows), 1), width, 1, 0, self.tensor)["activations"]
         states, hidden, squares = _KEPT[config.remat]
         language = config.language
@@ -211,7 +220,8 @@ class _Asked:
 def _training(asked: _Asked, number: int, width: int, heads: int, parts: int, passes: int = 1) -> list[Phase]:
     """A whole step in ``parts`` parts; gradients add up beside those of the part that is worked on."""
     full = asked.case.step == "sft full"
-    trained = asked.config.language.layers * costs.block_numbers(asked.config) if full else 0
+    each = costs.adapter_numbers(asked.config) if asked.adapted else full * costs.block_numbers(asked.config)
+    trained = asked.config.language.layers * each
     cost, needs = asked.trains(number // parts, width, heads, passes, trained)
     gradients = asked.state_numbers()
     needs["gradients"] = gradients * (2 if parts > 1 else 1)
