@@ -16,6 +16,8 @@ from vlm_jax.planning.steps import Case, bytes_on_a_chip, sizes_of, step_of
 README = Path(__file__).with_name("README.md")
 _GIB = 2**30
 _NOT_COMPILED = "·"
+# How far the plan's bytes should be from the compiler's at most.
+FACTOR = 1.5
 Records = Mapping[str, Mapping[str, Any]]
 
 
@@ -172,14 +174,20 @@ def _resting(preset: str, topology: str, step: str) -> int:
 
 def comparison(records: Records) -> str:
     """How far the analytic plan is from the compiler, over everything that was compiled."""
-    ratios = list(ratios_of(records).values())
+    ratios = ratios_of(records)
     if not ratios:
         return "Nothing has been compiled."
-    low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
-    return (
+    low, middle, high = min(ratios.values()), statistics.median(ratios.values()), max(ratios.values())
+    said = (
         f"Over {len(ratios)} programs the plan's bytes are {low:.2f} to {high:.2f} times the compiler's, {middle:.2f} "
-        "in the middle."
+        f"in the middle. Further off than a factor of {FACTOR}: "
     )
+    return said + ("; ".join(f"{name} ({ratio:.2f})" for name, ratio in far_off(ratios).items()) or "none") + "."
+
+
+def far_off(ratios: Mapping[str, float]) -> dict[str, float]:
+    """Those beyond :data:`FACTOR`, either way."""
+    return {name: ratio for name, ratio in sorted(ratios.items()) if not 1 / FACTOR <= ratio <= FACTOR}
 
 
 def ratios_of(records: Records) -> dict[str, float]:
