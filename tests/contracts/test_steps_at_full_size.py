@@ -74,7 +74,7 @@ def test_a_rollout_gives_what_the_update_takes(case):
         path: found[:2] for path, found in described(taken).items()
     }
     sizes = case.sizes
-    assert taken.answers.shape == (sizes["batch_size"], sizes["max_new_tokens"])
+    assert taken.mask.shape == (sizes["batch_size"], sizes["max_new_tokens"])
     assert taken.sequences.tokens.shape[1] == sizes["prompt_length"] + sizes["max_new_tokens"]
 
 

@@ -208,8 +208,10 @@ class Placed:
         )
 
     def ppo_settings(self) -> PpoSettings:
-        parts = {name: self.sizes[name] for name in ("epochs", "minibatches", "microbatches", "pads")}
-        return PpoSettings(OPTIM, sampling=Sampling(max_new_tokens=self.sizes["max_new_tokens"]), **parts)
+        """With all of the recipe's figures that it has a name for."""
+        names = {field.name for field in dataclasses.fields(PpoSettings)}
+        figures = {name: value for name, value in self.sizes.items() if name in names}
+        return PpoSettings(OPTIM, sampling=Sampling(max_new_tokens=self.sizes["max_new_tokens"]), **figures)
 
 
 def _at(leaf: Any, sharding: jax.sharding.NamedSharding) -> jax.ShapeDtypeStruct:
