@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except BaseException as error:
             # A result that cannot be written is no news any more.
             _flush()
+            _leave(error)
             # What rich makes of a reader who is gone; nothing here ends with 1.
             if isinstance(error, SystemExit) and error.code == 1:
                 sys.exit(_READER_GONE)
@@ -182,6 +183,7 @@ def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
     try:
         options = parse(module, verb, arguments)
         check_ranges(options)
+        _meet(options, verb)
         module.run(options)
     except (InputError, DivergedError) as error:
         _stop(f"vlm-jax {verb}: {error}")
@@ -205,6 +207,22 @@ def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
         again = f"; {_AGAIN}" if verb.split()[0] in _RESUMABLE else ""
         print(f"\nvlm-jax {verb}: stopped{again}", file=sys.stderr)
         sys.exit(130)
+
+
+def _meet(options: object, verb: str) -> None:
+    """The other processes of a run that has several."""
+    from vlm_jax.parallel.hosts import refuse_several, start
+
+    if hasattr(options, "hosts"):
+        start(options.hosts, options.mesh, f"vlm-jax {verb}")
+    else:
+        refuse_several(os.environ)
+
+
+def _leave(error: BaseException) -> None:
+    """One of several processes does not end as a single one does."""
+    if (hosts := sys.modules.get("vlm_jax.parallel.hosts")) is not None:
+        hosts.leave(error)
 
 
 def _stop_unknown(command: str, what: str, name: str, known: Iterable[str]) -> NoReturn:

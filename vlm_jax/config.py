@@ -175,6 +175,11 @@ class LlavaConfig:
     as_transformers: ImageSteps | None = None
     # What a backward pass keeps of each decoder block: everything, the matrix products, or the block input alone.
     remat: Literal["none", "dots", "block"] = "block"
+    # Whether training compiles every decoder block by itself in place of one for all: minutes of compiling, and no
+    # weights or states of a layer are copied out of a stack and into it, which GPUs do.
+    unroll: bool = False
+    # By what attention is computed, see ``models.attend``; "auto" is the platform's.
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
 
     @property
     def image_steps(self) -> ImageSteps:

@@ -15,16 +15,13 @@ _FOR_THE_READER = ("options", "base.source")
 
 
 def claim(record: Path, made: Mapping[str, Any]) -> None:
-    """Write the record (the first of several processes does), or compare with the one that is there.
+    """Write the record, or compare with the one that is there.
 
     Raises:
         InputError: The record that is there says that something else was made; names what differs.
     """
     if not record.exists():
-        import jax
-
-        if jax.process_index() == 0:
-            write_json(record, plain(made))
+        write_json(record, plain(made))
         return
     before, now = (_compared(values) for values in (read_json(record), plain(made)))
     # What is left out counts as None: a record may be older than a setting that does nothing unless it is set.

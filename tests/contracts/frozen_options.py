@@ -25,10 +25,16 @@ _DEFAULT = re.compile(r"\((required|recipe|default: .*)\)$")
 
 
 def help_of(command: str) -> str:
-    """What ``vlm-jax COMMAND --help`` prints, wide enough for types not to be broken."""
+    """What ``vlm-jax COMMAND --help`` prints: wide enough for types not to be broken, unless boxes then stand side by
+    side."""
+    said = _printed(command, 400)
+    return _printed(command, 128) if "││" in said else said
+
+
+def _printed(command: str, columns: int) -> str:
     # Only where the output can hold them are there frames around the options.
     said = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    wide = mock.patch.dict(os.environ, {"COLUMNS": "400"})
+    wide = mock.patch.dict(os.environ, {"COLUMNS": str(columns)})
     with wide, contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         main([*command.split(), "--help"])
     said.flush()

@@ -240,3 +240,11 @@ def test_answers_of_broken_weights_are_an_error(config, broken, prompts):
         else:
             # What only fills up a batch is nobody's answer.
             assert len(answer(model, lora, [batch], GREEDY)) == 7
+
+
+def test_a_tpu_reads_stacks_and_says_the_same(config, base, prompts, greedy, monkeypatch):
+    """Elsewhere every layer's weights and cache are apart."""
+    monkeypatch.setattr(decode, "platform", lambda: "tpu")
+    lora = init_lora(config, jax.random.key(0))
+    stacked = generate(config, base, lora, prompts, KEY, GREEDY)
+    np.testing.assert_array_equal(stacked.tokens, greedy)

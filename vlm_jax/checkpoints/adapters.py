@@ -50,6 +50,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.files import new_folder, write_json
 from vlm_jax.models.adapters import init_lora, init_value_head
 from vlm_jax.models.llava import init_llava
+from vlm_jax.parallel.on_host import on_first_host
 
 Head = Literal["reward", "value"]
 
@@ -63,6 +64,8 @@ def save_adapter(
 ) -> None:
     """Write ``{"lora": ...}`` or ``{"lora": ..., "head": ...}`` into a new folder; complete or not at all.
 
+    Of several processes all call it, and the first one writes.
+
     Args:
         folder: A new folder.
         config: Shapes of the adapter.
@@ -73,6 +76,9 @@ def save_adapter(
     Raises:
         InputError: ``folder`` exists already.
     """
+    role = on_first_host(role)
+    if jax.process_index():
+        return
     with new_folder(Path(folder)) as partial:
         write_json(partial / CONFIG_FILE, _peft_config(config))
         save_tensors(partial / WEIGHTS_FILE, dict(scatter(slots(PEFT_LORA, _lora_shapes(config)), role["lora"])))

@@ -69,6 +69,7 @@ def open_model(
     preset: str | None = None,
     adapter: Path | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto",
     masters: bool = False,
     like: "Like | None" = None,
 ) -> Model:
@@ -81,15 +82,18 @@ def open_model(
         adapter: Folder of an adapter that the model is opened for: its rank and scale are the config's, and a projector
             that was trained beside it takes the base's place.
         dtype: Arithmetic; the checkpoint's own without.
+        attention: See :func:`vlm_jax.models.attend.implementation_for`.
         masters: Keep float32 weights under an arithmetic of fewer bits, as training them needs; they are then cast at
             every use, in answers at every token. Weights that stay as they are (under an adapter, say) are cast once.
         like: Whose pictures and prompts it reads, LLaVA's or those of transformers' processor; left out, as the adapter
             was trained, else as the checkpoint's config says, which is mostly LLaVA's.
 
     Raises:
-        InputError: A file is missing or broken, the preset is another model, there are too few devices, or as in
-            :func:`vlm_jax.checkpoints.reading.reading_of`.
+        InputError: A file is missing or broken, the preset is another model, there are too few devices, attention
+            cannot be computed as asked, or as in :func:`vlm_jax.checkpoints.reading.reading_of`.
     """
+    from jax import set_mesh
+
     from vlm_jax.checkpoints.adapters import load_projector, lora_config
     from vlm_jax.checkpoints.hf_llava import check_preset
     from vlm_jax.checkpoints.reading import reading_of
@@ -98,6 +102,7 @@ def open_model(
     from vlm_jax.data.chat_template import as_transformers, ended_by, template_named
     from vlm_jax.data.tokenizers import load_tokenizer
     from vlm_jax.errors import InputError, did_you_mean
+    from vlm_jax.models.llava import attention_of
     from vlm_jax.parallel.mesh import make_mesh
 
     folder = checkpoint_folder(checkpoint)
@@ -110,6 +115,9 @@ def open_model(
     config, stored, tokenizer = _open_base(folder, load_tokenizer)
     if dtype is not None:
         config = dataclasses.replace(config, dtype=dtype)
+    config = dataclasses.replace(config, attention=attention)
+    with set_mesh(mesh):  # Its platform is asked for.
+        attention_of(config, config.language.head_width)
     if preset is not None:
         check_preset(config, preset, folder)
     reading = reading_of(config, folder, adapter, like)

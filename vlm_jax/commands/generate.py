@@ -31,6 +31,7 @@ class Options:
             `llava` as LLaVA's training had them. Left out: as the adapter was trained, else as the checkpoint says,
             which is mostly `llava`.
         dtype: Arithmetic; the checkpoint's own without.
+        attention: What computes it: `auto` is cuDNN's kernel on GPUs, Pallas' on TPUs, XLA elsewhere and in float32.
         mesh: Layout of the devices.
     """
 
@@ -47,6 +48,7 @@ class Options:
     preset: str | None = None
     like: Literal["llava", "transformers"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
     mesh: MeshOptions = MeshOptions()
 
 
@@ -61,7 +63,13 @@ def run(options: Options) -> None:
     prompts(aligned(images=options.image, questions=options.prompt))
     if options.image is not None:
         load_image(options.image)
-    how = {"dtype": options.dtype, "mesh": options.mesh, "preset": options.preset, "like": options.like}
+    how = {
+        "dtype": options.dtype,
+        "attention": options.attention,
+        "mesh": options.mesh,
+        "preset": options.preset,
+        "like": options.like,
+    }
     model = load(options.checkpoint, options.adapter, **how)
     settings = dataclasses.asdict(sampling) | {"seed": options.seed, "max_length": options.max_length}
     print(model.answer(options.image, options.prompt, **settings)[0])

@@ -8,6 +8,7 @@ are the recipe's (`vlm-jax recipe list`). The same command continues a run that 
 """
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 from vlm_jax.commands.ppo_options import Options, complete, settings_of
@@ -102,6 +103,7 @@ def frozen_roles(options: Options, model: "Model") -> "Params":
 
 def batches_of(options: Options, model: "Model", records: "Sequence[Prompt]"):
     from vlm_jax.data.pipelines import prompt_batches
+    from vlm_jax.parallel.local_rows import held_rows
 
     return prompt_batches(
         records,
@@ -114,4 +116,5 @@ def batches_of(options: Options, model: "Model", records: "Sequence[Prompt]"):
         evaluation_turn(options.view.reward_prompt),
         options.seed,
         reward_resolution=options.view.resolution,
+        held=functools.partial(held_rows, model.mesh),
     )

@@ -8,6 +8,7 @@ stopped.
 """
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 from vlm_jax.commands.reward_options import Options, complete
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> None:
+    import jax
+
     from vlm_jax.checkpoints.adapters import save_adapter
     from vlm_jax.checkpoints.reward_view import VIEW_FILE, written_view
     from vlm_jax.files import write_json
@@ -55,7 +58,8 @@ def run(options: Options) -> None:
     batches = batches_of(options, model, learnt)
     state = train(begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches)
     accuracy = pair_accuracy(options, model, state.params, held_out)
-    write_json(options.out / "results.json", {"held_out_accuracy": accuracy, "held_out_pairs": len(held_out)})
+    if jax.process_index() == 0:
+        write_json(options.out / "results.json", {"held_out_accuracy": accuracy, "held_out_pairs": len(held_out)})
     view = written_view(view_with(options.view, evaluation_turn(options.view.reward_prompt)))
     save_adapter(begun.result, model.config, state.params, notes={VIEW_FILE: view})
     told = "" if accuracy is None else f"; {100 * accuracy:.1f} % of {len(held_out)} held-out pairs right"
@@ -143,6 +147,7 @@ def pair_accuracy(options: Options, model: "Model", role: dict, records: "Sequen
 
 def batches_of(options: Options, model: "Model", records: "Sequence[Preference]"):
     from vlm_jax.data.pipelines import preference_batches
+    from vlm_jax.parallel.local_rows import held_rows
 
     return preference_batches(
         records,
@@ -154,4 +159,5 @@ def batches_of(options: Options, model: "Model", records: "Sequence[Preference]"
         evaluation_turn(options.view.reward_prompt),
         options.seed,
         resolution=options.view.resolution,
+        held=functools.partial(held_rows, model.mesh),
     )

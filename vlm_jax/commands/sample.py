@@ -55,6 +55,7 @@ class Options:
             `llava` as LLaVA's training had them. Left out: as the adapter was trained, else as the checkpoint says,
             which is mostly `llava`.
         dtype: Arithmetic; the checkpoint's own without.
+        attention: What computes it: `auto` is cuDNN's kernel on GPUs, Pallas' on TPUs, XLA elsewhere and in float32.
         mesh: Layout of the devices.
     """
 
@@ -77,6 +78,7 @@ class Options:
     prompt_lengths: Annotated[tuple[int, ...] | None, Range(1, 1 << 20)] = from_recipe()
     like: Literal["llava", "transformers"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
     mesh: MeshOptions = MeshOptions()
 
 
@@ -125,7 +127,7 @@ def write_answers(options: Options, target: Path, records: "Sequence[Prompt]") -
     from vlm_jax.runs.row_files import Row, Skip, write_rows
 
     sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.top_k)
-    how = {"adapter": options.adapter, "dtype": options.dtype, "like": options.like}
+    how = {"adapter": options.adapter, "dtype": options.dtype, "attention": options.attention, "like": options.like}
     model = open_model(options.checkpoint, options.mesh, **how)
     lora = open_policy(model, options.adapter)
     asked = [record for record in records for _ in range(options.n)]

@@ -42,6 +42,7 @@ class Options:
         view: What the reward model reads beside the answer.
         batch_size: Answers at a time.
         dtype: Arithmetic; the checkpoint's own without.
+        attention: What computes it: `auto` is cuDNN's kernel on GPUs, Pallas' on TPUs, XLA elsewhere and in float32.
         mesh: Layout of the devices.
     """
 
@@ -54,6 +55,7 @@ class Options:
     view: tyro.conf.OmitArgPrefixes[RewardView] = RewardView()
     batch_size: Annotated[int, Range(1, 1 << 20)] = 16
     dtype: Literal["float32", "bfloat16"] | None = None
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
     mesh: MeshOptions = MeshOptions()
 
 
@@ -80,7 +82,9 @@ def open_reward(options: "Any", view: "TrainedView") -> "Vlm":
     """The reward model of a verb's options over their checkpoint, told what it reads."""
     from vlm_jax.scripting.model import load
 
-    model = load(options.checkpoint, options.reward, dtype=options.dtype, mesh=options.mesh)
+    model = load(
+        options.checkpoint, options.reward, dtype=options.dtype, attention=options.attention, mesh=options.mesh
+    )
     return dataclasses.replace(model, view=view)
 
 

@@ -7,6 +7,7 @@ that was stopped.
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -49,6 +50,7 @@ def run(options: Options) -> None:
     from vlm_jax.data.pipelines import instruction_batches, instruction_text
     from vlm_jax.data.sources import read_instructions
     from vlm_jax.parallel.compile import jit_step, place
+    from vlm_jax.parallel.local_rows import held_rows
     from vlm_jax.parallel.memory import require_training
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.loop import Pace, train
@@ -71,7 +73,9 @@ def run(options: Options) -> None:
         model, options.batch_size, options.max_length, options.microbatches, lambda: first_weights(options, model, sees)
     )
     state = place(model.mesh, start(optim, first_weights(options, model, sees)))
-    batches = instruction_batches(records, *reading, options.batch_size, options.max_length, options.seed)
+    shape = options.batch_size, options.max_length
+    held = functools.partial(held_rows, model.mesh)
+    batches = instruction_batches(records, *reading, *shape, options.seed, held)
     step = jit_step(sft_step, model.mesh, model.config, SftSettings(optim, options.microbatches), state=state)
     pace = Pace("sft", steps, options.save_every)
     state = train(begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches)
@@ -121,10 +125,13 @@ def first_weights(options: Options, model: "Model", sees: bool) -> "Params":
 
 def save(options: Options, result: Path, model: "Model", params: dict[str, Any]) -> None:
     """An adapter, or a whole checkpoint in the type that the base was stored in."""
+    import jax
+
     from vlm_jax.checkpoints.adapters import save_adapter
     from vlm_jax.checkpoints.hf_llava import save_llava
     from vlm_jax.checkpoints.opening import checkpoint_folder
     from vlm_jax.data.chat_template import ended_by
+    from vlm_jax.parallel.on_host import on_first_host
     from vlm_jax.train.sft import overlay
 
     if options.trainable == "lora":
@@ -132,6 +139,10 @@ def save(options: Options, result: Path, model: "Model", params: dict[str, Any])
         return
     stored = str(model.base["language"]["embedding"].dtype)
     base = overlay(model.base, params["base"])
+    if jax.process_count() > 1:
+        base = on_first_host(base)
+    if jax.process_index():
+        return
     # Where answers end now, whatever the checkpoint's files said before.
     config = ended_by(model.config, model.template)
     save_llava(result, config, base, checkpoint_folder(options.checkpoint), stored)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from vlm_jax.checkpoints.opening import MeshOptions
 from vlm_jax.commands.from_recipe import from_recipe
+from vlm_jax.parallel.hosts import HostOptions
 from vlm_jax.ranges import LARGEST_COUNT, LARGEST_SEED, Range
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Training:
         weight_decay: Of AdamW.
         b2: Of AdamW.
         remat: What a backward pass keeps of each decoder block: everything, the matrix products, or the input alone.
+        unroll: Compile every block by itself in place of one for all: minutes of compiling, and faster steps on GPUs.
         save_every: Steps between checkpoints.
         drop_long: Leave rows out that do not fit, and say how many; without, such a row is refused. A conversation that
             is only longer than the limit is cut at its right end, as LLaVA does: what does not fit is a prompt, an
@@ -49,7 +51,9 @@ class Training:
             `llava` on what LLaVA's training had. Left out: as the adapter that is gone on from was trained, else as the
             checkpoint says, which is mostly `llava`.
         dtype: Arithmetic; left out, the checkpoint's own.
+        attention: What computes it: `auto` is cuDNN's kernel on GPUs, Pallas' on TPUs, XLA elsewhere and in float32.
         mesh: Layout of the devices.
+        hosts: Several processes, one a host.
     """
 
     checkpoint: str
@@ -64,6 +68,7 @@ class Training:
     weight_decay: Annotated[float | None, Range(0, 10)] = from_recipe()
     b2: Annotated[float | None, Range(0, 0.999999)] = from_recipe()
     remat: Literal["none", "dots", "block"] | None = from_recipe()
+    unroll: bool = False
     save_every: Annotated[int | None, Range(1, LARGEST_COUNT)] = from_recipe()
     drop_long: bool = False
     allow_outside: bool = False
@@ -71,7 +76,9 @@ class Training:
     preset: str | None = None
     like: Literal["llava", "transformers"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
     mesh: MeshOptions = MeshOptions()
+    hosts: HostOptions = HostOptions()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,9 +142,9 @@ def open_for_training(options: Training, adapter: Path | None = None, masters: b
     """
     from vlm_jax.checkpoints.opening import open_model
 
-    how = {"dtype": options.dtype, "like": options.like, "masters": masters}
+    how = {"dtype": options.dtype, "attention": options.attention, "like": options.like, "masters": masters}
     model = open_model(options.checkpoint, options.mesh, options.preset, adapter, **how)
-    config = dataclasses.replace(model.config, remat=options.remat)
+    config = dataclasses.replace(model.config, remat=options.remat, unroll=options.unroll)
     if isinstance(options, NewAdapter) and options.lora_rank is not None:
         config = dataclasses.replace(config, lora=lora_of(options))
     return dataclasses.replace(model, config=config)
@@ -157,6 +164,8 @@ def checked(
     Raises:
         InputError: A row cannot be used; names it.
     """
+    import jax
+
     from vlm_jax.data.checks import check_images, fitting
     from vlm_jax.errors import InputError
     from vlm_jax.runs.progress import Meter
@@ -172,6 +181,8 @@ def checked(
     if not any(record.image for record in kept):
         print(f"none of {len(kept)} rows shows a picture")
     if not begun.started:
-        with Meter("pictures", len({record.image for record in kept} - {None})) as meter:
-            check_images(kept, meter.update)
+        # Texts are few bytes, and all processes have to agree on what is left out; pictures each looks at a share of.
+        share = kept[jax.process_index() :: jax.process_count()]
+        with Meter("pictures", len({record.image for record in share} - {None})) as meter:
+            check_images(share, meter.update)
     return kept

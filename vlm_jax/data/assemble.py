@@ -134,13 +134,20 @@ def stream(
     seed: int,
     sample: Callable[[int, np.random.Generator], Any],
     collate: Callable,
+    places: Sequence[int],
 ) -> grain.IterDataset:
     """Endless batches of ``collate([sample(index, rng), ...])``; each epoch is a new shuffle of range(count).
 
-    ``rng`` depends on the seed and on the place in the stream, not on what was read before.
+    ``rng`` depends on the seed and on the place in the stream, not on what was read before. Of each batch's
+    ``batch_size`` samples only those at ``places`` are made: where several processes share a batch, all of them go
+    through the same stream, and its state is the same in each.
     """
     if count == 0:
         raise ValueError("a pipeline needs at least one record")
     indices = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
-    batches = indices.random_map(sample).batch(batch_size, drop_remainder=True, batch_fn=collate)
-    return batches.to_iter_dataset(READ_AHEAD)
+    samples = indices.random_map(sample)
+
+    def batch(number: int) -> Any:
+        return collate([samples[number * batch_size + place] for place in places])
+
+    return grain.MapDataset.range(len(samples) // batch_size).map(batch).to_iter_dataset(READ_AHEAD)

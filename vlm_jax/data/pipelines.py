@@ -3,8 +3,10 @@
 The three training pipelines are endless grain datasets: each epoch is a fresh seeded shuffle of all records,
 a batch may span two epochs, and ``iter(...)`` has ``get_state()`` and ``set_state(state)``, so that a run
 resumes at exactly the next batch. Whatever is drawn at random for a sample depends on the seed and on its
-place in the stream alone. One host only: nothing slices records between processes. An ``InputError`` met
-on the way names file and row.
+place in the stream alone. An ``InputError`` met on the way names file and row.
+
+Where several processes share every batch, ``held`` says which rows of it are made here (number of rows -> places
+among them); the stream and its state are those of one process that makes all.
 
 Tokenised records and prepared images are kept (least recently used first out); image bytes stay 8 bit
 throughout.
@@ -40,6 +42,7 @@ from vlm_jax.errors import TooLongError
 
 Facts = tuple[str, ...] | None
 Sample = tuple[Encoded, UInt8[np.ndarray, "h w 3"]]
+Held = Callable[[int], Sequence[int]]
 
 # Positions of text, added to those of the image.
 _TEXT_BUCKETS = (64, 128, 256, 512, 1024, 2048)
@@ -122,6 +125,7 @@ def instruction_batches(
     batch_size: int,
     max_length: int,
     seed: int,
+    held: Held = range,
 ) -> grain.IterDataset[Batch]:
     """Endless right-padded batches for supervised training: ``Batch`` of b = batch_size, t = max_length."""
     view, text_of = viewer(config), instruction_text(tokenizer, config, template, max_length)
@@ -136,7 +140,7 @@ def instruction_batches(
     def collate(samples: Sequence[Sample]) -> Batch:
         return batch_of(samples, max_length, "right", config.pad_token_id)
 
-    return stream(len(records), batch_size, seed, sample, collate)
+    return stream(len(records), batch_size, seed, sample, collate, held(batch_size))
 
 
 def preference_batches(
@@ -149,6 +153,7 @@ def preference_batches(
     reward_prompt: RewardPrompt,
     seed: int,
     resolution: int | None = None,
+    held: Held = range,
 ) -> grain.IterDataset[PreferenceBatch]:
     """Endless batches of ``batch_size`` pairs: conversation, answer, end token, evaluation turn.
 
@@ -167,8 +172,11 @@ def preference_batches(
         reward_prompt: The evaluation turn.
         seed: Of the order of records and facts.
         resolution: A coarser view, see ``prepare``.
+        held: Rows that are made here.
     """
     view, texts_of = viewer(config, resolution), pair_texts(tokenizer, config, template, max_length, reward_prompt)
+    rows, pairs = held(2 * batch_size), held(batch_size)
+    places = sorted({row % batch_size for row in rows} | set(pairs))
 
     def sample(index: int, rng: np.random.Generator) -> tuple[list[Sample], int]:
         record = records[index]
@@ -176,11 +184,13 @@ def preference_batches(
         return [(text, image) for text in texts], record.choice
 
     def collate(samples: Sequence[tuple[list[Sample], int]]) -> PreferenceBatch:
-        rows = [pair[answer] for answer in (0, 1) for pair, _ in samples]
-        choice = np.array([choice for _, choice in samples], np.int32)
-        return PreferenceBatch(batch_of(rows, max_length, "left", config.pad_token_id), choice)
+        made = dict(zip(places, samples, strict=True))
+        # Row 3 is the first answer of pair 3, row 3 + batch_size its second.
+        texts = [made[row % batch_size][0][row // batch_size] for row in rows]
+        choice = np.array([made[pair][1] for pair in pairs], np.int32)
+        return PreferenceBatch(batch_of(texts, max_length, "left", config.pad_token_id), choice)
 
-    return stream(len(records), batch_size, seed, sample, collate)
+    return stream(len(records), batch_size, seed, sample, collate, places)
 
 
 def prompt_batches(
@@ -194,6 +204,7 @@ def prompt_batches(
     reward_prompt: RewardPrompt,
     seed: int,
     reward_resolution: int | None = None,
+    held: Held = range,
 ) -> grain.IterDataset[PromptBatch]:
     """Endless batches of prompts for PPO. A prompt that is too long is an error, never dropped.
 
@@ -209,6 +220,7 @@ def prompt_batches(
         reward_prompt: The evaluation turn.
         seed: Of the order of records and facts.
         reward_resolution: A coarser view for the reward model, see ``prepare``.
+        held: Rows that are made here.
     """
     view = viewer(config)
     reward_view = None if reward_resolution is None else viewer(config, reward_resolution)
@@ -237,7 +249,7 @@ def prompt_batches(
             index=np.array([sample["index"] for sample in samples], np.int32),
         )
 
-    return stream(len(records), batch_size, seed, sample, collate)
+    return stream(len(records), batch_size, seed, sample, collate, held(batch_size))
 
 
 def image_prompts(

@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from vlm_jax.arrays import Params
 from vlm_jax.config import RopeScaling
-from vlm_jax.models.layers import Linear
+from vlm_jax.models.attend import Implementation, Visible, attend
+from vlm_jax.models.layers import Linear, kept
 
 
 @flax.struct.dataclass
@@ -19,15 +20,28 @@ class Cache:
     """Keys and values of all layers for ``s`` slots. Every row writes the same slot (prompts are left-padded).
 
     Attributes:
-        keys, values: One slice per layer.
+        keys, values: One slice per layer, stacked, or each by itself where the blocks are (``layers.unstacked``).
         mask: True on slots that hold a real token.
         used: How many slots are filled (padding included), the same for every row.
     """
 
-    keys: Float[Array, "l b s k h"]
-    values: Float[Array, "l b s k h"]
+    keys: Float[Array, "l b s k h"] | tuple[Float[Array, "b s k h"], ...]
+    values: Float[Array, "l b s k h"] | tuple[Float[Array, "b s k h"], ...]
     mask: Bool[Array, "b s"]
     used: Int32[Array, ""]
+
+    def written(
+        self, layer: Int32[Array, ""] | int, keys: Float[Array, "b t k h"], values: Float[Array, "b t k h"]
+    ) -> "Cache":
+        """With one layer's new keys and values in the slots that start at ``used``."""
+
+        def put(store, new):
+            if not isinstance(store, tuple):
+                return jax.lax.dynamic_update_slice(store, new[None].astype(store.dtype), (layer, 0, self.used, 0, 0))
+            own = jax.lax.dynamic_update_slice(store[layer], new.astype(store[layer].dtype), (0, self.used, 0, 0))
+            return (*store[:layer], own, *store[layer + 1 :])
+
+        return self.replace(keys=put(self.keys, keys), values=put(self.values, values))
 
 
 def rotary_frequencies(
@@ -96,7 +110,7 @@ class Attention(nnx.Module):
         adapter = adapter or {}
 
         def project(name):
-            y = getattr(self, name)(x, adapter.get(name), scale)
+            y = kept(getattr(self, name)(x, adapter.get(name), scale))
             return rearrange(y, "b t (n h) -> b t n h", h=self.head_width)
 
         return project("q"), project("k"), project("v")
@@ -106,10 +120,11 @@ class Attention(nnx.Module):
         q: Float[Array, "b t n h"],
         k: Float[Array, "b s k h"],
         v: Float[Array, "b s k h"],
-        mask: Bool[Array, "#b 1 t s"] | None,
+        visible: Visible,
+        implementation: Implementation,
         adapter: Params | None = None,
         scale: float = 1.0,
     ) -> Float[Array, "b t d"]:
-        """Softmax attention (float32 softmax, scores / sqrt(h)) and the output projection."""
-        mixed = jax.nn.dot_product_attention(q, k, v, mask=mask)
-        return self.o(rearrange(mixed, "b t n h -> b t (n h)"), (adapter or {}).get("o"), scale)
+        """Attention and the output projection."""
+        mixed = kept(rearrange(attend(q, k, v, visible, implementation), "b t n h -> b t (n h)"))
+        return kept(self.o(mixed, (adapter or {}).get("o"), scale))

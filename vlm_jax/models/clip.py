@@ -8,9 +8,12 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from vlm_jax.arrays import Params
 from vlm_jax.config import CLIP_MEAN, CLIP_STD, ClipConfig, ClipTextConfig, VisionConfig
+from vlm_jax.models.attend import Implementation, Visible
 from vlm_jax.models.attention import Attention, causal_mask
 from vlm_jax.models.layers import Embedding, LayerNorm, Linear, scan_blocks, stack
 from vlm_jax.parallel.mesh import BATCH_AXES, constrain
+
+_ALL = Visible()
 
 
 def quick_gelu(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -44,8 +47,10 @@ class Block(nnx.Module):
         self.norm2 = LayerNorm(config.width, config.norm_eps)
         self.mlp = Mlp(config.width, config.mlp_width, rngs)
 
-    def __call__(self, x: Float[Array, "b t d"], mask: Bool[Array, "b 1 t t"] | None = None) -> Float[Array, "b t d"]:
-        x = x + self.attention.mix(*self.attention.qkv(self.norm1(x)), mask)
+    def __call__(
+        self, x: Float[Array, "b t d"], visible: Visible = _ALL, implementation: Implementation = "xla"
+    ) -> Float[Array, "b t d"]:
+        x = x + self.attention.mix(*self.attention.qkv(self.norm1(x)), visible, implementation)
         return x + self.mlp(self.norm2(x))
 
 
@@ -76,17 +81,21 @@ class VisionTower(nnx.Module):
         tokens = jnp.concatenate([first, patches], 1) + self.position_embedding[...].astype(patches.dtype)
         return self.pre_norm(tokens)
 
-    def run(self, images: Float[Array, "b h w 3"], layers: int) -> Float[Array, "b t d"]:
+    def run(
+        self, images: Float[Array, "b h w 3"], layers: int, implementation: Implementation = "xla"
+    ) -> Float[Array, "b t d"]:
         """States after the first ``layers`` blocks, class token included."""
 
         def body(block, x, _):
-            return constrain(block(x), BATCH_AXES)
+            return constrain(block(x, implementation=implementation), BATCH_AXES)
 
         return scan_blocks(self.blocks, body, self.embed(images), layers=layers)
 
-    def patch_features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b p d"]:
+    def patch_features(
+        self, images: Float[Array, "b h w 3"], implementation: Implementation = "xla"
+    ) -> Float[Array, "b p d"]:
         """What LLaVA's projector reads (LLaVA ``clip_encoder.py``: ``hidden_states[-2]`` without CLS)."""
-        return self.run(images, self.config.blocks_run)[:, 1:]
+        return self.run(images, self.config.blocks_run, implementation)[:, 1:]
 
     def pooled(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
         """The normed class token after all blocks: CLIP's image embedding before its projection."""
@@ -105,8 +114,8 @@ class TextTower(nnx.Module):
     def pooled(self, tokens: Int32[Array, "b t"], attention_mask: Bool[Array, "b t"]) -> Float[Array, "b d"]:
         """Embeddings of right-padded texts whose last real token is the end token."""
         x = self.embedding[...][tokens] + self.position_embedding[...][: tokens.shape[1]]
-        mask = causal_mask(attention_mask)
-        x = self.final_norm(scan_blocks(self.blocks, lambda block, h, _: block(h, mask), x))
+        visible = Visible(mask=causal_mask(attention_mask))
+        x = self.final_norm(scan_blocks(self.blocks, lambda block, h, _: block(h, visible), x))
         last = attention_mask.sum(1) - 1
         return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
 

@@ -5,15 +5,17 @@ arrays inside a pure function (``vlm_jax/models/llava.py``), so nothing here hol
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int32
 
 from vlm_jax.arrays import Params
+from vlm_jax.models.attend import KEPT
 from vlm_jax.models.quantize import dense
 
 # Rows of token tables start like LLaMA's.
@@ -83,6 +85,17 @@ class Embedding(nnx.Module):
         return self.table[...][ids]
 
 
+def kept(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """What a backward pass keeps under ``remat="dots"``."""
+    return checkpoint_name(x, KEPT)
+
+
+def _products(primitive: Any, *arguments: Any, **parameters: Any) -> Any:
+    """What was named by :func:`kept`, and what a fused attention kernel leaves for its own backward pass."""
+    named = jax.checkpoint_policies.save_only_these_names(KEPT)
+    return primitive.name.startswith("dot_product_attention") or named(primitive, *arguments, **parameters)
+
+
 def stack(make: Callable[[nnx.Rngs], nnx.Module], layers: int, rngs: nnx.Rngs) -> nnx.Module:
     """One module whose every weight has a leading layer axis; run it with :func:`scan_blocks`."""
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
@@ -112,13 +125,35 @@ def scan_blocks(
     graphdef, weights = nnx.split(blocks)
     if layers is not None:
         weights, xs = jax.tree.map(lambda leaf: leaf[:layers], (weights, xs))
-
-    def step(carry, layer):
-        layer_weights, x = layer
-        return body(nnx.merge(graphdef, layer_weights), carry, x), None
-
-    if remat == "dots":
-        step = jax.checkpoint(step, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
-    elif remat == "block":
-        step = jax.checkpoint(step)
+    step = _recomputed(lambda carry, layer: (body(nnx.merge(graphdef, layer[0]), carry, layer[1]), None), remat)
     return jax.lax.scan(step, carry, (weights, xs))[0]
+
+
+def loop_blocks(
+    blocks: Sequence[nnx.Module],
+    body: Callable[[nnx.Module, Any, Any], Any],
+    carry: Any,
+    xs: Sequence[Any],
+    *,
+    remat: Remat = "none",
+) -> Any:
+    """As :func:`scan_blocks`, of blocks each by itself: ``body`` is called for every layer, so compiling takes longer,
+    and no layer's weights are cut out of a stack, which GPUs do by copying them."""
+    for block, x in zip(blocks, xs, strict=True):
+        graphdef, weights = nnx.split(block)
+        step = _recomputed(
+            lambda carry, layer, graphdef=graphdef: body(nnx.merge(graphdef, layer[0]), carry, layer[1]), remat
+        )
+        carry = step(carry, (weights, x))
+    return carry
+
+
+def unstacked(tree: Any, layers: int) -> tuple[Any, ...]:
+    """The layers of stacked weights, each by itself."""
+    return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(layers))
+
+
+def _recomputed(step: Callable, remat: Remat) -> Callable:
+    if remat == "dots":
+        return jax.checkpoint(step, policy=_products)
+    return jax.checkpoint(step) if remat == "block" else step

@@ -5,12 +5,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Float, Int32
 
 from vlm_jax.arrays import Params
 from vlm_jax.config import LanguageConfig
+from vlm_jax.models.attend import Implementation, Visible
 from vlm_jax.models.attention import Attention, Cache, rotary
-from vlm_jax.models.layers import Embedding, Linear, RMSNorm, stack
+from vlm_jax.models.layers import Embedding, Linear, RMSNorm, kept, stack
 
 
 class Adapted(NamedTuple):
@@ -42,8 +43,8 @@ class GatedMlp(nnx.Module):
 
     def __call__(self, x: Float[Array, "b t d"], adapter: Params | None, scale: float) -> Float[Array, "b t d"]:
         adapter = adapter or {}
-        gated = jax.nn.silu(self.gate(x, adapter.get("gate"), scale)) * self.up(x, adapter.get("up"), scale)
-        return self.down(gated, adapter.get("down"), scale)
+        gate, up = (kept(getattr(self, name)(x, adapter.get(name), scale)) for name in ("gate", "up"))
+        return self.down(jax.nn.silu(gate) * up, adapter.get("down"), scale)
 
 
 class DecoderBlock(nnx.Module):
@@ -60,30 +61,25 @@ class DecoderBlock(nnx.Module):
         self,
         x: Float[Array, "b t d"],
         positions: Int32[Array, "b t"],
-        mask: Bool[Array, "b 1 t s"],
+        visible: Visible,
+        implementation: Implementation,
         adapter: Adapted,
-        layer: Int32[Array, ""],
+        layer: Int32[Array, ""] | int,
         cache: Cache | None,
+        prefill: bool,
     ) -> BlockOutput:
+        """``prefill`` says that the cache was empty: the new positions are all that there is to read."""
         q, k, v = self.attention.qkv(self.attention_norm(x), adapter.part("attention"), adapter.scale)
         rope = (positions, self.theta, self.scaling, self.max_positions)
         q, k = rotary(q, *rope), rotary(k, *rope)
         if cache is not None:
-            cache = _write(cache, layer, k, v)
+            cache = cache.written(layer, k, v)
+        if cache is not None and not prefill:
             k, v = cache.keys[layer].astype(q.dtype), cache.values[layer].astype(q.dtype)
-        attended = self.attention.mix(q, k, v, mask, adapter.part("attention"), adapter.scale)
+        attended = self.attention.mix(q, k, v, visible, implementation, adapter.part("attention"), adapter.scale)
         x = x + attended
         transformed = self.mlp(self.mlp_norm(x), adapter.part("mlp"), adapter.scale)
         return BlockOutput(x + transformed, attended, transformed, cache)
-
-
-def _write(cache: Cache, layer: Int32[Array, ""], k: Array, v: Array) -> Cache:
-    """Put one layer's new keys and values into the slots that start at ``cache.used``."""
-
-    def put(store, new):
-        return jax.lax.dynamic_update_slice(store, new[None].astype(store.dtype), (layer, 0, cache.used, 0, 0))
-
-    return cache.replace(keys=put(cache.keys, k), values=put(cache.values, v))
 
 
 class Decoder(nnx.Module):

@@ -11,7 +11,7 @@ choosing a role (policy, reference, reward, value) is choosing an adapter.
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.struct
 import jax
@@ -21,11 +21,13 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from vlm_jax.arrays import Batch, Params
 from vlm_jax.config import LlavaConfig
+from vlm_jax.models.attend import Implementation, Visible, implementation_for
 from vlm_jax.models.attention import Cache, cached_mask, causal_mask
 from vlm_jax.models.clip import VisionTower, normalise
-from vlm_jax.models.layers import Linear, scan_blocks
+from vlm_jax.models.layers import Linear, Remat, loop_blocks, scan_blocks, unstacked
 from vlm_jax.models.llama import Adapted, Decoder
-from vlm_jax.parallel.mesh import BATCH_AXES, by_rows, constrain, gathered
+from vlm_jax.models.real_first import real_first
+from vlm_jax.parallel.mesh import BATCH_AXES, by_rows, constrain, gathered, platform
 
 Site = Literal["residual", "attention", "mlp"]
 
@@ -96,10 +98,19 @@ def _model(config: LlavaConfig, base: Params) -> Llava:
     return nnx.merge(_blueprint(config), base)
 
 
+def blocks_apart(config: LlavaConfig, base: Params) -> Params:
+    """The base with each block of the decoder by itself, see ``layers.loop_blocks``. Adapters are taken apart by
+    ``layers.unstacked`` alike."""
+    language = base["language"]
+    apart = unstacked(language["blocks"], config.language.layers)
+    return {**base, "language": {**language, "blocks": apart}}
+
+
 def encode_images(config: LlavaConfig, base: Params, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b p d"]:
     """8-bit images to embeddings in the decoder's width."""
     model = _model(config, base)
-    return model.projector(model.vision.patch_features(normalise(images, jnp.dtype(config.dtype))))
+    how = attention_of(config, config.vision.width // config.vision.heads)
+    return model.projector(model.vision.patch_features(normalise(images, jnp.dtype(config.dtype)), how))
 
 
 def splice(
@@ -133,10 +144,11 @@ def positions_of(attention_mask: Bool[Array, "b t"], cache: Cache | None) -> Int
 def forward(
     config: LlavaConfig,
     base: Params,
-    adapter: Params | None,
+    adapter: Params | tuple[Params, ...] | None,
     batch: Batch,
     *,
     cache: Cache | None = None,
+    prefill: bool = False,
     capture: Capture | None = None,
     edit: Edit | None = None,
 ) -> Output:
@@ -145,10 +157,11 @@ def forward(
     Args:
         config: Static shapes and dtypes.
         base: Weights from :func:`init_llava` or a checkpoint.
-        adapter: Low-rank updates from ``adapters.init_lora``, or None.
+        adapter: Low-rank updates from ``adapters.init_lora``, or None; taken apart by layers where the base is.
         batch: See :class:`vlm_jax.arrays.Batch`.
         cache: Keys and values of earlier positions; the batch is then the continuation (or, for an empty cache, the
             left-padded prompt) and the returned cache holds it too.
+        prefill: The cache is empty: its slots are filled and not read.
         capture: States to return beside the final ones.
         edit: A change of block outputs.
 
@@ -158,12 +171,21 @@ def forward(
     _check_layers(config, capture, edit)
     x = _embed(config, base, batch)
     positions = positions_of(batch.attention_mask, cache)
-    if cache is None:
-        mask = causal_mask(batch.attention_mask)
-    else:
+    how: Implementation = attention_of(config, config.language.head_width)
+    order = None
+    if cache is not None:
         slots = jax.lax.dynamic_update_slice(cache.mask, batch.attention_mask, (0, cache.used))
-        mask = cached_mask(slots, cache.used, x.shape[1])
         cache = cache.replace(mask=slots)
+    if cache is None and how == "cudnn":
+        # Without a mask this kernel takes half the time.
+        order, visible = real_first(batch.attention_mask), Visible(causal=True)
+        x, positions = order.turn(x), order.turn(positions)
+        edit = edit and edit._replace(mask=order.turn(edit.mask))
+    elif cache is None or prefill:
+        visible = _whole(batch.attention_mask, how)
+    else:
+        # One query, or few: there is nothing that a kernel could save.
+        visible, how = Visible(mask=cached_mask(slots, cache.used, x.shape[1])), "xla"
 
     states = _first_states(capture, x)
     scale = config.lora.scale
@@ -172,22 +194,52 @@ def forward(
         x, cache, states = carry
         layer, adapter_weights = layer_input
         adapter_weights = gathered(adapter_weights, x.dtype)
-        out = block(x, positions, mask, Adapted(adapter_weights, scale), layer, cache)
+        out = block(x, positions, visible, how, Adapted(adapter_weights, scale), layer, cache, prefill)
         x = constrain(_edited(edit, layer + 1, out.hidden), BATCH_AXES)
         states = _record(capture, states, layer + 1, {"residual": x, "attention": out.attention, "mlp": out.mlp})
         return x, out.cache, states
 
-    model = _model(config, base)
-    x, cache, states = scan_blocks(
-        model.language.blocks,
-        body,
-        (x, cache, states),
-        (jnp.arange(config.language.layers), adapter),
-        remat=config.remat if cache is None else "none",
-    )
+    remat = config.remat if cache is None else "none"
+    model, (x, cache, states) = _run(config, base, adapter, body, (x, cache, states), remat)
+    if order is not None:
+        x, states = order.restore(x), jax.tree.map(jax.vmap(order.restore), states)
     if cache is not None:
         cache = cache.replace(used=cache.used + x.shape[1])
     return Output(hidden=model.language.norm(x), cache=cache, states=states)
+
+
+def _run(
+    config: LlavaConfig,
+    base: Params,
+    adapter: Params | tuple[Params, ...] | None,
+    body: Callable,
+    carry: Any,
+    remat: Remat,
+) -> tuple[Llava, Any]:
+    """The model, and what its blocks make of ``carry``, one after the other."""
+    layers = config.language.layers
+    if config.unroll and carry[1] is None and not isinstance(base["language"]["blocks"], tuple):
+        base, adapter = blocks_apart(config, base), adapter and unstacked(adapter, layers)
+    blocks = base["language"]["blocks"]
+    if not isinstance(blocks, tuple):
+        model = _model(config, base)
+        return model, scan_blocks(model.language.blocks, body, carry, (jnp.arange(layers), adapter), remat=remat)
+    model = _model(config, {**base, "language": {**base["language"], "blocks": blocks[0]}})
+    graphdef = nnx.graphdef(model.language.blocks)
+    modules = [nnx.merge(graphdef, weights) for weights in blocks]
+    return model, loop_blocks(modules, body, carry, list(enumerate(adapter or [None] * layers)), remat=remat)
+
+
+def attention_of(config: LlavaConfig, head_width: int) -> Implementation:
+    """What computes attention where the arrays are, see :func:`vlm_jax.models.attend.implementation_for`."""
+    return implementation_for(config.attention, platform(), config.dtype, head_width)
+
+
+def _whole(attention_mask: Bool[Array, "b t"], how: Implementation) -> Visible:
+    """What positions of whole sequences read: themselves and the real ones before."""
+    if how == "splash":
+        return Visible(causal=True, segments=attention_mask.astype(jnp.int32))
+    return Visible(mask=causal_mask(attention_mask))
 
 
 def _check_layers(config: LlavaConfig, capture: Capture | None, edit: Edit | None) -> None:
@@ -206,7 +258,7 @@ def _first_states(capture: Capture | None, x: Float[Array, "b t d"]) -> dict[str
 
 
 def _record(
-    capture: Capture | None, buffers: dict[str, Array], layer: Int32[Array, ""], values: dict[str, Array]
+    capture: Capture | None, buffers: dict[str, Array], layer: Int32[Array, ""] | int, values: dict[str, Array]
 ) -> dict[str, Array]:
     """Write this layer's states into the slots that ask for it. Only captured layers take memory."""
     if capture is None:
@@ -215,7 +267,7 @@ def _record(
     return {site: jnp.where(here, values[site], buf) if site in values else buf for site, buf in buffers.items()}
 
 
-def _edited(edit: Edit | None, layer: Int32[Array, ""], hidden: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+def _edited(edit: Edit | None, layer: Int32[Array, ""] | int, hidden: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
     if edit is None:
         return hidden
     where = jnp.isin(layer, jnp.array(edit.layers)) & edit.mask
@@ -225,8 +277,27 @@ def _edited(edit: Edit | None, layer: Int32[Array, ""], hidden: Float[Array, "b 
 def logits(config: LlavaConfig, base: Params, hidden: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
     """Vocabulary logits in float32. Ask only for the positions that are needed: this is the largest array of a step."""
     kernel = base["language"]["head"]["kernel"].astype(hidden.dtype)
-    out = jnp.einsum("btd,dv->btv", hidden, kernel, preferred_element_type=jnp.float32)
-    return constrain(out, BATCH_AXES, None, "tensor")
+    return constrain(_vocabulary_product(hidden, kernel), BATCH_AXES, None, "tensor")
+
+
+@jax.custom_vjp
+def _vocabulary_product(hidden: Array, kernel: Array) -> Float[Array, "b t v"]:
+    return jnp.einsum("btd,dv->btv", hidden, kernel, preferred_element_type=jnp.float32)
+
+
+def _vocabulary_forward(hidden: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _vocabulary_product(hidden, kernel), (hidden, kernel)
+
+
+def _vocabulary_backward(kept: tuple[Array, Array], gradient: Float[Array, "b t v"]) -> tuple[Array, Array]:
+    """In the type of the arithmetic, as torch has it, where the gradient alone is float32: two products of float32
+    arrays would take several times as long."""
+    hidden, kernel = kept
+    gradient = gradient.astype(hidden.dtype)
+    return jnp.einsum("btv,dv->btd", gradient, kernel), jnp.einsum("btd,btv->dv", hidden, gradient)
+
+
+_vocabulary_product.defvjp(_vocabulary_forward, _vocabulary_backward)
 
 
 def scores(head: Params, hidden: Float[Array, " *b d"]) -> Float[Array, " *b"]:

@@ -187,12 +187,17 @@ def _require(have: int | None, needs: Mapping[str, int], remedy: str) -> None:
 
 
 def available(mesh: Mesh) -> int | None:
-    """Bytes that the devices of a mesh have together; None where nobody says."""
-    devices = list(mesh.devices.flat)
+    """Bytes that the devices of a mesh have together; None where nobody says. Of several processes each may lie on a
+    machine of its own, like this one's."""
+    devices, processes = list(mesh.devices.flat), jax.process_count()
     if all(device.platform == "cpu" for device in devices):
-        return host_memory()
+        memory = host_memory()
+        return None if memory is None else processes * memory
+    if processes > 1:
+        # Nobody is told of another machine's devices.
+        devices = jax.local_devices()
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
-    return None if None in limits else sum(limits)
+    return None if None in limits else processes * sum(limits)
 
 
 def host_memory() -> int | None:

@@ -107,6 +107,13 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def platform() -> str:
+    """``cpu``, ``gpu`` or ``tpu``: of the mesh in context, which may be one that programs are only compiled for; else
+    where JAX computes."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def constrain(x: jax.Array, *spec: Any) -> jax.Array:
     """Pin an activation's sharding where a mesh is in context (``jax.set_mesh``); elsewhere return it as it is.
 
@@ -130,6 +137,34 @@ def by_rows(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array
         return function(*arrays)
     split = jax.shard_map(function, in_specs=BATCH, out_specs=BATCH, axis_names=set(BATCH_AXES))
     return split(*arrays)
+
+
+def by_rows_and_heads(
+    function: Callable[..., jax.Array], by_head: Sequence[jax.Array], by_row: Sequence[jax.Array]
+) -> jax.Array:
+    """``function(*by_head, *by_row)`` on each device of its own rows and heads, for kernels that the compiler cannot
+    split.
+
+    Args:
+        function: Returns what is split as the arrays of ``by_head`` are.
+        by_head: Rows first, heads third, of [b, t, n, h].
+        by_row: Rows first.
+
+    Raises:
+        ValueError: Rows or heads do not divide by the mesh in context.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function(*by_head, *by_row)
+    parts, tensor = math.prod(mesh.shape[name] for name in BATCH_AXES), mesh.shape["tensor"]
+    for array in by_head:
+        if array.shape[0] % parts or array.shape[2] % tensor:
+            raise ValueError(f"{array.shape[0]} rows by {parts} and {array.shape[2]} heads by {tensor} do not divide")
+    heads = P(BATCH_AXES, None, "tensor", None)
+    specs = (*[heads] * len(by_head), *[BATCH] * len(by_row))
+    # Kernels do not say over which axes their results vary.
+    split = jax.shard_map(function, in_specs=specs, out_specs=heads, check_vma=False)
+    return split(*by_head, *by_row)
 
 
 def gathered(adapter: Any, dtype: jnp.dtype) -> Any:

@@ -17,8 +17,8 @@ from vlm_jax.files import plain
 
 # Options that decide where and how a run goes on, not what comes out of it.
 _WITHOUT_EFFECT = (
-    *("checkpoint", "out", "output", "mesh", "preset", "recipe", "microbatches", "save_every"),
-    *("allow_outside", "allow_empty"),
+    *("checkpoint", "out", "output", "mesh", "preset", "recipe", "microbatches", "save_every", "attention", "unroll"),
+    *("allow_outside", "allow_empty", "hosts"),
 )
 
 # Names of what :func:`begin` is given itself.

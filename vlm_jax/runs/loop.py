@@ -15,7 +15,9 @@ import jax
 from jax.sharding import Mesh
 
 from vlm_jax.errors import DivergedError, TerminatedError
+from vlm_jax.parallel.agreement import any_process
 from vlm_jax.parallel.compile import place_batch
+from vlm_jax.parallel.hosts import require_met
 from vlm_jax.parallel.mesh import shardings
 from vlm_jax.runs.begin import Run
 from vlm_jax.runs.log import MetricLog
@@ -54,6 +56,8 @@ def train(
 ) -> TrainState:
     """Run ``step`` until ``pace.steps``, from the newest checkpoint in the run's folder if there is one.
 
+    Several processes run it together, in a folder that all of them see; the first one keeps the log.
+
     Args:
         run: Its folder, and what decides it; resuming with something else is refused.
         pace: Length and rhythm.
@@ -66,19 +70,21 @@ def train(
         InputError: The folder holds a run with other settings.
         DivergedError: A metric became infinite, not a number or larger than its bound, or a trained leaf does not
             move; the last checkpoint is from before.
-        TerminatedError: SIGTERM came; the step it came in is finished and saved.
+        TerminatedError: SIGTERM came, to whichever process; the step that it came in, or the next one, is finished and
+            saved by all.
     """
-    with _termination() as asked, RunState(run.folder, run.made) as saved, jax.set_mesh(mesh):
+    require_met()
+    with _termination(mesh) as asked, RunState(run.folder, run.made) as saved, jax.set_mesh(mesh):
         state, iterator, first = _resume(saved, mesh, state, iter(batches))
         unmoved = watch(state)
-        log = MetricLog(run.folder, first)
+        log = MetricLog(run.folder, first) if jax.process_index() == 0 else None
         try:
             with Meter(pace.title, pace.steps, first) as meter:
                 for number in range(first, pace.steps):
                     state, metrics = step(state, place_batch(mesh, next(iterator)))
                     done = number + 1
                     # Asked once: the signal may come at any moment of what follows.
-                    stopping = asked.is_set()
+                    stopping = asked()
                     due = done % pace.save_every == 0 or done == pace.steps or stopping
                     if due or done % pace.log_every == 0:
                         _report(pace, number, metrics, log, meter)
@@ -89,16 +95,17 @@ def train(
                         saved.wait()
                         raise TerminatedError(f"terminated; step {done} of {pace.steps} is saved")
         finally:
-            log.close()
+            if log is not None:
+                log.close()
     return state
 
 
 @contextlib.contextmanager
-def _termination() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, in place of ending the process in the middle of a step."""
+def _termination(mesh: Mesh) -> Iterator[Callable[[], bool]]:
+    """Asked after each step: whether SIGTERM came, in place of ending the process in the middle of one."""
     asked = threading.Event()
     with on_termination(asked.set):
-        yield asked
+        yield asked.is_set if jax.process_count() == 1 else any_process(mesh, asked.is_set)
 
 
 def _resume(saved: RunState, mesh: Mesh, state: TrainState, iterator: Iterator) -> tuple[TrainState, Iterator, int]:
@@ -115,7 +122,7 @@ def _resume(saved: RunState, mesh: Mesh, state: TrainState, iterator: Iterator) 
     return restored.state, iterator, restored.step
 
 
-def _report(pace: Pace, number: int, metrics: Mapping[str, Any], log: MetricLog, meter: Meter) -> None:
+def _report(pace: Pace, number: int, metrics: Mapping[str, Any], log: MetricLog | None, meter: Meter) -> None:
     values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
     odd = [name for name, value in values.items() if not math.isfinite(value)]
     if odd:
@@ -123,5 +130,6 @@ def _report(pace: Pace, number: int, metrics: Mapping[str, Any], log: MetricLog,
     if beyond := [name for name, most in pace.bounds.items() if values[name] > most]:
         found = ", ".join(f"{name} {values[name]:.3g} (at most {pace.bounds[name]:g})" for name in beyond)
         raise DivergedError(f"step {number}: {found}")
-    log.write(number, values)
+    if log is not None:
+        log.write(number, values)
     meter.update(number + 1, {name: values[name] for name in pace.shown})

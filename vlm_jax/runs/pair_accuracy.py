@@ -8,6 +8,7 @@ import numpy as np
 from vlm_jax.arrays import Params, PreferenceBatch
 from vlm_jax.checkpoints.opening import Model
 from vlm_jax.parallel.compile import place_batch
+from vlm_jax.parallel.on_host import on_host
 from vlm_jax.train.reward import reward_scores
 
 
@@ -17,8 +18,10 @@ def ranked_as_chosen(model: Model, role: Params, batches: Iterable[PreferenceBat
     right: list[bool] = []
     with jax.set_mesh(model.mesh):
         for pairs in batches:
-            first, second = np.split(np.asarray(score(model.base, role, place_batch(model.mesh, pairs.batch))), 2)
-            right.extend((second >= first) == (pairs.choice == 1))
+            placed = place_batch(model.mesh, pairs)
+            scores, choice = on_host((score(model.base, role, placed.batch), placed.choice))
+            first, second = np.split(scores, 2)
+            right.extend((second >= first) == (choice == 1))
             if len(right) >= count:
                 break
     return float(np.mean(right[:count]))

@@ -12,9 +12,11 @@ from vlm_jax.checkpoints.opening import Model
 from vlm_jax.data.sources import Prompt
 from vlm_jax.files import write_json_lines
 from vlm_jax.parallel.compile import jit_step, place_batch
+from vlm_jax.parallel.local_rows import held_rows
+from vlm_jax.parallel.on_host import on_host
 from vlm_jax.randomness import key_for
 from vlm_jax.train.optim import TrainState
-from vlm_jax.train.ppo import PpoSettings, Rollout, ppo_update, rollout
+from vlm_jax.train.ppo import PpoSettings, ppo_update, rollout
 from vlm_jax.train.reward_terms import correctness
 
 
@@ -45,20 +47,20 @@ def rollout_and_update(
     def step(state, batch):
         number = int(state.step) // (settings.epochs * settings.minibatches)
         measured = sample(model.base, state.params, frozen, batch, key_for(seed, "rollout", number))
-        texts = model.tokenizer.batch_decode(np.asarray(measured.answers), skip_special_tokens=True)
-        _log(folder / f"{number:05d}.jsonl", [records[i] for i in np.asarray(batch.index)], texts, measured)
-        kinds = np.asarray(batch.caption_type).tolist()
-        right = [correctness(text, kind) for text, kind in zip(texts, kinds, strict=True)]
-        correct = place_batch(model.mesh, np.array(right, np.float32))
+        answers, index, scores, kinds = on_host((measured.answers, batch.index, measured.scores, batch.caption_type))
+        texts = model.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        if jax.process_index() == 0:
+            _log(folder / f"{number:05d}.jsonl", [records[i] for i in index], texts, scores)
+        right = [correctness(text, kind) for text, kind in zip(texts, kinds.tolist(), strict=True)]
+        correct = place_batch(model.mesh, np.array(right, np.float32)[held_rows(model.mesh, len(right))])
         return update(model.base, state, measured, correct, key_for(seed, "minibatches", number))
 
     return step
 
 
-def _log(file: Path, asked: Sequence[Prompt], texts: Sequence[str], measured: Rollout) -> None:
-    scores = np.asarray(measured.scores).tolist()
+def _log(file: Path, asked: Sequence[Prompt], texts: Sequence[str], scores: np.ndarray) -> None:
     rows = [
         {"id": record.id, "question": record.turns[-1].text, "answer": text, "score": score}
-        for record, text, score in zip(asked, texts, scores, strict=True)
+        for record, text, score in zip(asked, texts, scores.tolist(), strict=True)
     ]
     write_json_lines(file, rows)

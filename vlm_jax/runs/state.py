@@ -4,6 +4,8 @@
     folder/run.json        settings, inputs and where the frozen base comes from (its bytes are never copied)
     folder/steps/<step>/   one orbax checkpoint each, the newest two kept; the data state is in its custom metadata
 
+Several processes save and read together, each what its devices hold, in a folder that all of them see.
+
 Only this file knows orbax (its v1 API). Orbax hands out damaged arrays without a word, so every leaf is saved with a
 fingerprint and compared when it comes back.
 """
@@ -19,6 +21,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from vlm_jax import provenance
@@ -60,23 +63,19 @@ class RunState:
         # Orbax wants it whole; links in a circle are met when it is made.
         folder = Path(os.path.realpath(folder))
         folder.mkdir(parents=True, exist_ok=True)
-        steps = folder / "steps"
         with contextlib.ExitStack() as held:
             if jax.process_index() == 0:
                 held.enter_context(locked(folder / "lock"))
-            if not (folder / "run.json").exists() and steps.exists() and any(steps.iterdir()):
-                raise InputError("saved steps without run.json", "the settings that they belong to", file=str(folder))
-            if jax.process_index() == 0:
-                # What a kill in the middle of a save left behind.
-                for left in steps.glob("*.orbax-checkpoint-tmp"):
-                    shutil.rmtree(left)
-                # A run that never saved a step is not in the way of one with other settings.
-                if (folder / "run.json").exists() and not any(steps.glob("[0-9]*")):
-                    _forget(folder)
-            provenance.claim(folder / "run.json", made)
+                _clear(folder)
+                provenance.claim(folder / "run.json", made)
+            if jax.process_count() > 1:
+                multihost_utils.sync_global_devices("a place taken")
+                _require_shared(folder)
+                # Whether all are about the same.
+                provenance.claim(folder / "run.json", made)
             logging.getLogger("absl").addFilter(_unless_disk_error)
             self._checkpointer = ocp.training.Checkpointer(
-                steps, preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
+                folder / "steps", preservation_policy=ocp.training.preservation_policies.LatestN(_KEPT)
             )
             self._folder, self._held = folder, held.pop_all()
 
@@ -173,6 +172,31 @@ class RunState:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _require_shared(folder: Path) -> None:
+    """Raises:
+    InputError: What the first process has written is not there.
+    """
+    if not (folder / "run.json").exists():
+        raise InputError("no run.json, which process 0 has written", "a folder that all hosts share", file=str(folder))
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a kill left behind.
+
+    Raises:
+        InputError: Nothing says what the saved steps were made from.
+    """
+    steps = folder / "steps"
+    if not (folder / "run.json").exists() and steps.exists() and any(steps.iterdir()):
+        raise InputError("saved steps without run.json", "the settings that they belong to", file=str(folder))
+    # In the middle of a save.
+    for left in steps.glob("*.orbax-checkpoint-tmp"):
+        shutil.rmtree(left)
+    # A run that never saved a step is not in the way of one with other settings.
+    if (folder / "run.json").exists() and not any(steps.glob("[0-9]*")):
+        _forget(folder)
 
 
 def _forget(folder: Path) -> None:

@@ -28,6 +28,7 @@ from vlm_jax.scripting.rows import Picture, aligned, prompts, texts
 from vlm_jax.scripting.states import States, unpadded
 
 DType = Literal["float32", "bfloat16"]
+Attention = Literal["auto", "xla", "cudnn", "splash"]
 Pictures = Picture | Sequence[Picture]
 Texts = str | Sequence[str]
 
@@ -37,6 +38,7 @@ def load(
     adapter: str | Path | None = None,
     *,
     dtype: DType | None = None,
+    attention: Attention = "auto",
     mesh: MeshOptions | Mapping[str, int] | None = None,
     preset: str | None = None,
     like: Like | None = None,
@@ -48,6 +50,7 @@ def load(
         adapter: Folder of an adapter, as ``vlm-jax sft``, ``reward`` and ``ppo`` write it. One with a head is a reward
             model: it scores and does not answer.
         dtype: Arithmetic of the activations; left out: the checkpoint's own. Weights keep their type.
+        attention: What computes attention: left to the platform, or "xla", "cudnn" (GPUs) or "splash" (TPUs).
         mesh: Layout of the devices, ``{"data": 1, "fsdp": 1, "tensor": 1}``; left out: one device.
         preset: A name of ``config.PRESETS`` that the checkpoint must agree with.
         like: "transformers" reads pictures and prompts as its processor makes them from the checkpoint's own files,
@@ -60,10 +63,12 @@ def load(
     """
     if dtype is not None and dtype not in get_args(DType):
         raise InputError(f"dtype {dtype!r}", " or ".join(get_args(DType)))
+    if attention not in get_args(Attention):
+        raise InputError(f"attention {attention!r}", " or ".join(get_args(Attention)))
     if not isinstance(checkpoint, str | Path) or not isinstance(adapter, str | Path | None):
         raise InputError(f"checkpoint {checkpoint!r:.60} and adapter {adapter!r:.60}", "names of folders")
     folder = None if adapter is None else Path(adapter)
-    model = open_model(str(checkpoint), _mesh_options(mesh), preset, folder, dtype, like=like)
+    model = open_model(str(checkpoint), _mesh_options(mesh), preset, folder, dtype, attention, like=like)
     role = open_role(model, folder)
     view = read_trained_view(folder) if folder is not None and "head" in role else None
     return Vlm(str(checkpoint), model, role, folder, view)

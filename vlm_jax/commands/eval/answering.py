@@ -39,6 +39,7 @@ class Answering:
             `llava` as LLaVA's training had them. Left out: as the adapter was trained, else as the checkpoint says,
             which is mostly `llava`.
         dtype: Arithmetic; the checkpoint's own without.
+        attention: What computes it: `auto` is cuDNN's kernel on GPUs, Pallas' on TPUs, XLA elsewhere and in float32.
         mesh: Layout of the devices.
     """
 
@@ -55,6 +56,7 @@ class Answering:
     seed: Annotated[int, Range(0, LARGEST_SEED)] = 0
     like: Literal["llava", "transformers"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
     mesh: MeshOptions = MeshOptions()
 
 
@@ -115,7 +117,7 @@ def _answer_file(options: Answering, target: Path, to_ask: Sequence["ImageQuesti
     from vlm_jax.generate.sampling import Sampling
 
     _check_pictures(to_ask)
-    how = {"adapter": options.adapter, "dtype": options.dtype, "like": options.like}
+    how = {"adapter": options.adapter, "dtype": options.dtype, "attention": options.attention, "like": options.like}
     model = open_model(options.checkpoint, options.mesh, **how)
     model = asked_as(model, options.template, options.aspect)
     lora = open_policy(model, options.adapter)
