@@ -84,6 +84,17 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """The name of a folder to make, which takes the place of ``folder`` at the end. Who is killed in between finds the
+    old one, the new one, or for a moment neither."""
+    with _beside(folder) as partial:
+        yield partial
+        if folder.exists():
+            folder.rename(partial.with_name("before"))
+        partial.rename(folder)
+
+
+@contextlib.contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A place of the same name in a hidden folder beside ``path``, which is new in any case and goes at the end.
 

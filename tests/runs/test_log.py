@@ -14,14 +14,15 @@ from vlm_jax.runs.progress import Meter
 def write(folder, first, steps):
     rows = MetricLog(folder, first)
     for step in steps:
-        rows.write(step, {"loss": step / 4, "kl": 0.5})
+        rows.write(step, {"loss": step / 4, "kl": 0.5}, {"data_wait": 0.5})
     rows.close()
 
 
 def test_rows_are_flushed_and_read_back(tmp_path):
     rows = MetricLog(tmp_path, 0)
-    rows.write(0, {"loss": 0.1})
+    rows.write(0, {"loss": 0.1}, {"data_wait": 0.25})
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": 0.1}]
+    assert read_metrics(tmp_path / "speed.jsonl") == [{"step": 0, "data_wait": 0.25}]
     rows.close()
     assert list((tmp_path / "tensorboard").iterdir())
 
@@ -31,6 +32,7 @@ def test_a_resumed_run_has_no_step_twice(tmp_path):
     write(tmp_path, 3, range(3, 6))
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert rows == [{"step": step, "loss": step / 4, "kl": 0.5} for step in range(6)]
+    assert [row["step"] for row in read_metrics(tmp_path / "speed.jsonl")] == list(range(6))
 
 
 def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):

@@ -85,7 +85,7 @@ def test_a_run_that_saved_nothing_leaves_nothing_beside_the_next(tmp_path):
 
     def write():
         log = MetricLog(tmp_path, 0)
-        log.write(0, {"loss": 1.0})
+        log.write(0, {"loss": 1.0}, {})
         log.close()
         for name in (*theirs, *own):
             (tmp_path / name).write_text("{}")

@@ -9,19 +9,22 @@ are the recipe's (`vlm-jax recipe list`). The same command continues a run that 
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlm_jax.commands.milestones import held_out, milestones_of
 from vlm_jax.commands.ppo_options import Options, complete, settings_of
 from vlm_jax.commands.reward_view import check_view, evaluation_turn
 from vlm_jax.commands.training import checked, open_for_training
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from vlm_jax.arrays import Params
     from vlm_jax.checkpoints.opening import Model
     from vlm_jax.data.sources import Prompt
+    from vlm_jax.runs.held_out import Measure
 
 # Largest root mean square difference of log-probabilities that are computed twice. In the first update rounding alone
 # explains one: in float32 graphics cards multiply with 10 bits of fraction. The sampler computes with a cache, and it
@@ -37,8 +40,10 @@ def run(options: Options) -> None:
     from vlm_jax.parallel.compile import place
     from vlm_jax.parallel.memory import require_answering, require_training
     from vlm_jax.runs.begin import begin
+    from vlm_jax.runs.held_out import rollout_measure
     from vlm_jax.runs.loop import Pace, train
     from vlm_jax.runs.rollouts import rollout_and_update
+    from vlm_jax.runs.work import ppo_work
     from vlm_jax.train.optim import start
     from vlm_jax.train.ppo import first_params
 
@@ -48,10 +53,14 @@ def run(options: Options) -> None:
     if begun.finished():
         return
     check_view(options.view, options.reward)
-    prompts = read_records(options)
+    read = reader_of(options)
+    prompts = read(options.prompts)
     model = open_for_training(options, options.reward)
     encode = encoder_of(options, model)
     records = checked(options, begun, prompts, encode)
+    unseen = held_out(options, begun, options.prompts, read, encode)
+    # Evaluation has a width of its own: another file of held-out prompts changes nothing in training.
+    apart = dataclasses.replace(options, prompt_length=prompt_width(options.prompt_length, unseen, encode))
     options = dataclasses.replace(options, prompt_length=prompt_width(options.prompt_length, records, encode))
     frozen = frozen_roles(options, model)
     settings = settings_of(options)
@@ -69,18 +78,29 @@ def run(options: Options) -> None:
         log_every=1,
         shown=("reward", "kl", "length"),
         bounds=_LARGEST_GAPS[model.config.dtype],
+        count=ppo_work(model.config, options.epochs),
+        profile=options.profile,
     )
-    state = train(begun, pace, model.mesh, state, step, batches_of(options, model, records))
-    save_adapter(begun.result, model.config, state.params["policy"])
+
+    def measure() -> "Measure":
+        batches = batches_of(apart, model, unseen)
+        return rollout_measure(model, settings, frozen, unseen, batches, options.batch_size, options.seed)
+
+    def save(folder: Path, params: dict, notes: "Mapping[str, Any]") -> None:
+        save_adapter(folder, model.config, params["policy"], notes=notes)
+
+    milestones = milestones_of(options, measure, save)
+    state = train(begun, pace, model.mesh, state, step, batches_of(options, model, records), milestones)
+    save(begun.result, state.params, {})
     print(begun.result)
 
 
-def read_records(options: Options) -> "list[Prompt]":
-    """The prompts, with their facts where the reward model reads facts."""
+def reader_of(options: Options) -> "Callable[[Path], list[Prompt]]":
+    """What reads a file of prompts, with their facts where the reward model reads facts."""
     from vlm_jax.data.sources import read_captions, read_prompts
 
     facts = read_captions(options.view.facts) if options.view.facts else None
-    return read_prompts(options.prompts, options.images, facts, allow_outside=options.allow_outside)
+    return lambda file: read_prompts(file, options.images, facts, allow_outside=options.allow_outside)
 
 
 def encoder_of(options: Options, model: "Model") -> "Callable[[Prompt], Any]":
@@ -95,7 +115,7 @@ def encoder_of(options: Options, model: "Model") -> "Callable[[Prompt], Any]":
 
 def prompt_width(limit: int, records: "Sequence[Prompt]", encode: "Callable[[Prompt], Any]") -> int:
     """What prompts are padded to: as the longest of the run, to the next multiple of 64, and at most the limit."""
-    longest = max(len(prompt) for prompt, _ in map(encode, records))
+    longest = max((len(prompt) for prompt, _ in map(encode, records)), default=limit)
     return min(64 * -(-longest // 64), limit)
 
 

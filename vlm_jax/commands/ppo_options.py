@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
+from vlm_jax.commands.milestones import check
 from vlm_jax.commands.reward_view import RewardView
 from vlm_jax.commands.training import Training, optim_of
 from vlm_jax.ranges import LARGEST_COUNT, Range
@@ -44,6 +45,7 @@ class Options(Training):
         clip: How far the ratio of probabilities may go from 1.
         value_clip: How far a value may go from the old one.
         value_coefficient: Factor of the value loss.
+        best: Keep the policy that was the best by this metric of the answers to held-out prompts, in OUT/best.
         pads: Leave padding out of means, or count it as the released code does.
     """
 
@@ -72,6 +74,7 @@ class Options(Training):
     value_clip: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
     value_coefficient: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
     pads: Literal["masked", "counted"] | None = from_recipe()
+    best: Literal["reward", "score", "kl", "length"] | None = None
 
 
 def complete(options: Options) -> Options:
@@ -83,6 +86,7 @@ def complete(options: Options) -> Options:
     from vlm_jax.errors import require_parts
 
     options = with_recipe(options, "ppo", facts=options.view.facts is not None)
+    check(options)
     require_parts(options.batch_size, options.minibatches * options.microbatches, "parts (minibatches x microbatches)")
     require_parts(options.batch_size, options.rollout_parts, "rollout parts")
     return options

@@ -9,30 +9,35 @@ stopped.
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlm_jax.commands.milestones import held_out, milestones_of
 from vlm_jax.commands.reward_options import Options, complete
 from vlm_jax.commands.reward_view import evaluation_turn, view_with
 from vlm_jax.commands.training import checked, open_for_training, optim_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from vlm_jax.checkpoints.opening import Model
     from vlm_jax.data.sources import Preference
+    from vlm_jax.runs.held_out import Measure
 
 
 def run(options: Options) -> None:
     import jax
 
     from vlm_jax.checkpoints.adapters import save_adapter
+    from vlm_jax.checkpoints.hashes import digest
     from vlm_jax.checkpoints.reward_view import VIEW_FILE, written_view
     from vlm_jax.files import write_json
     from vlm_jax.parallel.compile import jit_step, place
     from vlm_jax.parallel.memory import require_training
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.loop import Pace, train
+    from vlm_jax.runs.work import reward_work
     from vlm_jax.train.optim import start
     from vlm_jax.train.reward import RewardSettings, reward_step
 
@@ -45,7 +50,9 @@ def run(options: Options) -> None:
         return
     pairs = read_pairs(options)
     model = open_for_training(options)
-    learnt, held_out = split_pairs(options, checked(options, begun, pairs, encoder_of(options, model)))
+    encode = encoder_of(options, model)
+    learnt, last = split_pairs(options, checked(options, begun, pairs, encode))
+    unseen = held_out(options, begun, options.preferences, reader_of(options), encode) or last
     steps = max(1, round(options.epochs * len(learnt) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     # A row an answer.
@@ -54,15 +61,31 @@ def run(options: Options) -> None:
     state = place(model.mesh, start(optim, first_role(options, model)))
     settings = RewardSettings(optim, options.centring, options.microbatches)
     step = jit_step(reward_step, model.mesh, model.config, settings, state=state)
-    pace = Pace("reward", steps, options.save_every, log_every=5, shown=("loss", "accuracy"))
+    pace = Pace(
+        "reward",
+        steps,
+        options.save_every,
+        log_every=5,
+        shown=("loss", "accuracy"),
+        count=reward_work(model.config),
+        profile=options.profile,
+    )
     batches = batches_of(options, model, learnt)
-    state = train(begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches)
-    accuracy = pair_accuracy(options, model, state.params, held_out)
-    if jax.process_index() == 0:
-        write_json(options.out / "results.json", {"held_out_accuracy": accuracy, "held_out_pairs": len(held_out)})
     view = written_view(view_with(options.view, evaluation_turn(options.view.reward_prompt)))
-    save_adapter(begun.result, model.config, state.params, notes={VIEW_FILE: view})
-    told = "" if accuracy is None else f"; {100 * accuracy:.1f} % of {len(held_out)} held-out pairs right"
+
+    def save(folder: Path, role: dict, notes: "Mapping[str, Any]") -> None:
+        save_adapter(folder, model.config, role, notes={VIEW_FILE: view, **notes})
+
+    rows = f"the last {options.held_out} of {digest(options.preferences)}"
+    milestones = milestones_of(options, lambda: measure(options, model, unseen), save, rows)
+    state = train(
+        begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches, milestones
+    )
+    accuracy = pair_accuracy(options, model, state.params, last)
+    if jax.process_index() == 0:
+        write_json(options.out / "results.json", {"held_out_accuracy": accuracy, "held_out_pairs": len(last)})
+    save(begun.result, state.params, {})
+    told = "" if accuracy is None else f"; {100 * accuracy:.1f} % of {len(last)} held-out pairs right"
     print(f"{begun.result}{told}")
 
 
@@ -72,11 +95,9 @@ def read_pairs(options: Options) -> "list[Preference]":
     Raises:
         InputError: A row is broken, or there are too few to learn from.
     """
-    from vlm_jax.data.sources import read_captions, read_preferences
     from vlm_jax.errors import InputError, note
 
-    facts = read_captions(options.view.facts) if options.view.facts else None
-    records = read_preferences(options.preferences, options.images, facts, allow_outside=options.allow_outside)
+    records = reader_of(options)(options.preferences)
     # Before the model is opened; rows that are too long come off later.
     split_pairs(options, records)
     if equal := sum(record.answers[0] == record.answers[1] for record in records):
@@ -85,6 +106,14 @@ def read_pairs(options: Options) -> "list[Preference]":
             raise InputError(told, "answers that differ", file=str(options.preferences))
         note(options.preferences, told)
     return records
+
+
+def reader_of(options: Options) -> "Callable[[Path], list[Preference]]":
+    """What reads a file of pairs, with the facts that the reward model reads."""
+    from vlm_jax.data.sources import read_captions, read_preferences
+
+    facts = read_captions(options.view.facts) if options.view.facts else None
+    return lambda file: read_preferences(file, options.images, facts, allow_outside=options.allow_outside)
 
 
 def encoder_of(options: Options, model: "Model") -> "Callable[[Preference], Any]":
@@ -137,12 +166,14 @@ def first_role(options: Options, model: "Model") -> dict:
 
 def pair_accuracy(options: Options, model: "Model", role: dict, records: "Sequence[Preference]") -> float | None:
     """Share of the pairs whose preferred answer scores higher; None of no pairs."""
-    from vlm_jax.runs.pair_accuracy import ranked_as_chosen
+    return measure(options, model, records)(role)["accuracy"] if records else None
 
-    if not records:
-        return None
-    batches = batches_of(options, model, records)
-    return ranked_as_chosen(model, role, batches, len(records))
+
+def measure(options: Options, model: "Model", records: "Sequence[Preference]") -> "Measure":
+    """Accuracy and loss on held-out pairs."""
+    from vlm_jax.runs.held_out import pair_measure
+
+    return pair_measure(model, batches_of(options, model, records), len(records))
 
 
 def batches_of(options: Options, model: "Model", records: "Sequence[Preference]"):

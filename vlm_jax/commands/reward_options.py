@@ -2,11 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
+from vlm_jax.commands.milestones import check
 from vlm_jax.commands.reward_view import RewardView
 from vlm_jax.commands.training import NewAdapter, Training, require_share
 from vlm_jax.ranges import LARGEST_COUNT, Range
@@ -24,7 +25,8 @@ class Options(Training, NewAdapter):
             than the second after the evaluation turn. None: a random start, as LLaVA-RLHF has it.
         epochs: Passes over the pairs.
         max_length: Positions of conversation and evaluation turn, image included.
-        held_out: Pairs at the end of the file that only measure accuracy.
+        held_out: Pairs at the end of the file that only measure accuracy. Those of --evaluate-every without a file.
+        best: Keep the adapter that was the best by this metric of the held-out pairs, in OUT/best.
         centring: Keeps scores near 0: this times |mean(r0 + r1)| is added to the loss.
     """
 
@@ -36,6 +38,7 @@ class Options(Training, NewAdapter):
     max_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
     held_out: Annotated[int | None, Range(0, LARGEST_COUNT)] = from_recipe()
     centring: Annotated[float | None, Range(0, 1e6)] = from_recipe()
+    best: Literal["accuracy", "loss"] | None = None
 
 
 def complete(options: Options) -> Options:
@@ -48,5 +51,6 @@ def complete(options: Options) -> Options:
 
     options = with_recipe(options, "reward", facts=options.view.facts is not None)
     require_share(options)
+    check(options, own=options.held_out)
     require_parts(options.batch_size, options.microbatches, "microbatches")
     return options

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
+from vlm_jax.commands.milestones import check, held_out, milestones_of
 from vlm_jax.commands.training import (
     NewAdapter,
     Training,
@@ -23,8 +24,12 @@ from vlm_jax.commands.training import (
 from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from vlm_jax.arrays import Params
     from vlm_jax.checkpoints.opening import Model
+    from vlm_jax.data.sources import Instruction
+    from vlm_jax.runs.held_out import Measure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,7 @@ class Options(Training, NewAdapter):
         trainable: An adapter, or projector and language model.
         epochs: Passes over the data.
         max_length: Positions of a conversation, image included; longer ones are cut at the right.
+        best: Keep the adapter that was the best by this metric of the held-out rows, in OUT/best.
     """
 
     data: Path
@@ -44,6 +50,7 @@ class Options(Training, NewAdapter):
     trainable: Literal["lora", "full"] = "lora"
     epochs: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
     max_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    best: Literal["loss"] | None = None
 
 
 def run(options: Options) -> None:
@@ -54,6 +61,7 @@ def run(options: Options) -> None:
     from vlm_jax.parallel.memory import require_training
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.loop import Pace, train
+    from vlm_jax.runs.work import sft_work
     from vlm_jax.train.optim import start
     from vlm_jax.train.sft import SftSettings, sft_step
 
@@ -62,10 +70,13 @@ def run(options: Options) -> None:
     begun = begin(options, result, options.out / "run.json", options.checkpoint)
     if begun.finished():
         return
-    rows = read_instructions(options.data, options.images, allow_outside=options.allow_outside)
+    read = functools.partial(read_instructions, images_folder=options.images, allow_outside=options.allow_outside)
+    rows = read(options.data)
     model = open_for_training(options, masters=options.trainable == "full")
     reading = model.tokenizer, model.config, model.template
-    records = checked(options, begun, rows, instruction_text(*reading, options.max_length))
+    encode = instruction_text(*reading, options.max_length)
+    records = checked(options, begun, rows, encode)
+    unseen = held_out(options, begun, options.data, read, encode)
     steps = max(1, round(options.epochs * len(records) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     sees = any(record.image is not None for record in records)
@@ -79,8 +90,12 @@ def run(options: Options) -> None:
     held = functools.partial(held_rows, model.mesh)
     batches = instruction_batches(records, *reading, options.batch_size, options.max_length, options.seed, held)
     step = jit_step(sft_step, model.mesh, model.config, SftSettings(optim, options.microbatches), state=state)
-    pace = Pace("sft", steps, options.save_every)
-    state = train(begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches)
+    count = sft_work(model.config, options.trainable)
+    pace = Pace("sft", steps, options.save_every, count=count, profile=options.profile)
+    milestones = milestones_of(options, lambda: measure(options, model, unseen), saver(model))
+    state = train(
+        begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches, milestones
+    )
     save(options, result, model, state.params, stored)
     print(result)
 
@@ -98,6 +113,7 @@ def complete(options: Options) -> Options:
     without = ("lora_rank", "lora_alpha") if options.trainable == "full" else ()
     options = with_recipe(options, f"sft-{options.trainable}", without=without)
     require_share(options)
+    check(options, adapter=options.trainable == "lora")
     require_parts(options.batch_size, options.microbatches, "microbatches")
     return options
 
@@ -131,6 +147,26 @@ def first_weights(options: Options, model: "Model", sees: bool) -> "Params":
     if has_quantized(model.base):
         raise InputError("a quantised base", "--trainable lora, or a base that is not", file=options.checkpoint)
     return {"base": {part: model.base[part] for part in trained_parts(options, sees)}}
+
+
+def measure(options: Options, model: "Model", records: "Sequence[Instruction]") -> "Measure":
+    """The loss on held-out conversations, as many at a time as a step's parts have where devices divide them."""
+    from vlm_jax.data.pipelines import instruction_batches
+    from vlm_jax.parallel.local_rows import held_rows, parts_of
+    from vlm_jax.runs.held_out import conversation_loss
+
+    part = options.batch_size // options.microbatches
+    size = options.batch_size if part % parts_of(model.mesh) else part
+    reading, held = (model.tokenizer, model.config, model.template), functools.partial(held_rows, model.mesh)
+    batches = instruction_batches(records, *reading, size, options.max_length, options.seed, held)
+    return conversation_loss(model, batches, len(records), size)
+
+
+def saver(model: "Model") -> "Callable[[Path, Params, Mapping[str, Any]], None]":
+    """Writes what is trained as an adapter."""
+    from vlm_jax.checkpoints.adapters import save_adapter
+
+    return lambda folder, params, notes: save_adapter(folder, model.config, params, notes=notes)
 
 
 def save(options: Options, result: Path, model: "Model", params: dict[str, Any], stored: str) -> None:

@@ -41,6 +41,10 @@ class Training:
         remat: What a backward pass keeps of each decoder block: everything, the matrix products, or the input alone.
         unroll: Compile every block by itself in place of one for all: minutes of compiling, and faster steps on GPUs.
         save_every: Steps between checkpoints.
+        keep_every: Keep the adapter as it is after every so many steps, in OUT/kept/STEP.
+        evaluate_every: Steps between evaluations on rows that are not trained on; the last step is one as well.
+        held_out_file: Those rows, in the layout and with the images of the ones that are trained on.
+        profile: Write a trace of so many steps to OUT/profile, for TensorBoard, XProf or Perfetto.
         drop_long: Leave rows out that do not fit, and say how many; without, such a row is refused. A conversation that
             is only longer than the limit is cut at its right end, as LLaVA does: what does not fit is a prompt, an
             evaluation turn, an image, or a conversation of which no answer would be left.
@@ -70,6 +74,10 @@ class Training:
     remat: Literal["none", "dots", "block"] | None = from_recipe()
     unroll: bool = False
     save_every: Annotated[int | None, Range(1, LARGEST_COUNT)] = from_recipe()
+    keep_every: Annotated[int | None, Range(1, LARGEST_COUNT)] = None
+    evaluate_every: Annotated[int | None, Range(1, LARGEST_COUNT)] = None
+    held_out_file: Path | None = None
+    profile: Annotated[int | None, Range(1, 1000)] = None
     drop_long: bool = False
     allow_outside: bool = False
     seed: Annotated[int, Range(0, LARGEST_SEED)] = 0

@@ -1,6 +1,7 @@
 """Accelerators and the shapes they come in: what their makers publish of one chip, and how many there are."""
 
 import dataclasses
+import re
 
 from vlm_jax.errors import InputError, did_you_mean
 
@@ -60,6 +61,33 @@ CHIPS: dict[str, Chip] = {
         _gpu("h200", 989, 140.4, 4800, 450, "h200/"),
     )
 }
+
+
+# Cards of the same names with lower peaks.
+_OTHER = re.compile(r"PCIe|NVL")
+# What a kind of device begins with, as jax names it. Shapes of one chip that differ in memory alone have one peak.
+_KINDS = {
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5p": "v5p",
+    "TPU v5": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "NVIDIA A100": "a100-80g",
+    "NVIDIA H100": "h100",
+    "NVIDIA H200": "h200",
+}
+
+
+def peak_flops(kind: str) -> float | None:
+    """Published peak of bfloat16 products of one device, operations a second; None of a kind without a figure here.
+
+    Args:
+        kind: jax's ``device_kind``.
+    """
+    named = (chip for start, chip in _KINDS.items() if kind.startswith(start) and not _OTHER.search(kind))
+    return next((CHIPS[chip].flops for chip in named), None)
 
 
 @dataclasses.dataclass(frozen=True)

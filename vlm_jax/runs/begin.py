@@ -18,7 +18,9 @@ from vlm_jax.files import plain
 # Options that decide where and how a run goes on, not what comes out of it.
 _WITHOUT_EFFECT = (
     *("checkpoint", "out", "output", "mesh", "preset", "recipe", "microbatches", "save_every", "attention", "unroll"),
-    *("rollout_parts", "allow_outside", "allow_empty", "hosts"),
+    *("rollout_parts", "allow_outside", "allow_empty", "hosts", "profile"),
+    # What is looked at and kept on the way.
+    *("keep_every", "held_out_file", "evaluate_every", "best"),
 )
 
 # Names of what :func:`begin` is given itself.

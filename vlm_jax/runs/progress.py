@@ -44,11 +44,11 @@ class Meter:
             seconds = time.monotonic() - self._start
             self._console.print(f"{self._title}: {self._done}/{self._total} done in {seconds:.0f} s", soft_wrap=True)
 
-    def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
+    def update(self, done: int, metrics: Mapping[str, int | float] | None = None) -> None:
         """Report that ``done`` units are finished."""
         self._done = done
         now = time.monotonic()
-        note = " ".join(f"{name} {value:.3g}" for name, value in (metrics or {}).items())
+        note = " ".join(f"{name} {_figure(value)}" for name, value in (metrics or {}).items())
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
         elif now - self._spoken > _QUIET_INTERVAL and done < self._total:
@@ -57,3 +57,7 @@ class Meter:
             left = (self._total - done) / rate if rate > 0 else math.inf
             line = f"{self._title}: {done}/{self._total}, {rate:.2f}/s, {left:.0f} s left {note}"
             self._console.print(line.rstrip(), soft_wrap=True)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

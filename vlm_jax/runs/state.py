@@ -36,7 +36,7 @@ _NOT_THE_FILES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
 # What a disk takes no more with; orbax has them as text.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # What stands beside run.json from a run's first step on: its log, and the answers of its rollouts.
-_WRITTEN = ("metrics.jsonl", "tensorboard/events.out.tfevents.*", f"answers/{'[0-9]' * 5}.jsonl")
+_WRITTEN = ("metrics.jsonl", "speed.jsonl", "tensorboard/events.out.tfevents.*", f"answers/{'[0-9]' * 5}.jsonl")
 _NAMED = 6  # Leaves that a complaint lists.
 
 

@@ -1,0 +1,94 @@
+"""What the verbs that train take and do for what they look at and keep on the way (``runs.milestones``)."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm_jax.commands.training import Training, checked
+from vlm_jax.errors import InputError, note
+
+if TYPE_CHECKING:
+    from vlm_jax.arrays import Params
+    from vlm_jax.data.checks import AnyRecord
+    from vlm_jax.runs.begin import Run
+    from vlm_jax.runs.held_out import Measure
+    from vlm_jax.runs.milestones import Milestones
+
+# Of metrics on held-out rows that decide which adapter is the best, those that are better when larger.
+_HIGHER = ("accuracy", "reward", "score")
+
+
+def check(options: Training, *, adapter: bool = True, own: int = 0) -> None:
+    """Whether the options of evaluations go together.
+
+    Args:
+        options: Of a verb that has ``best`` as well.
+        adapter: Whether an adapter is trained.
+        own: Rows that the verb holds out of its own file.
+
+    Raises:
+        InputError: One of them is of no use without another, or without an adapter.
+    """
+    if not adapter and options.keep_every is not None:
+        raise InputError("--keep-every with --trainable full", "--trainable lora: adapters are kept, not checkpoints")
+    if not adapter and options.best is not None:
+        raise InputError("--best with --trainable full", "--trainable lora: adapters are kept, not checkpoints")
+    if options.evaluate_every is None:
+        if options.held_out_file is not None:
+            raise InputError("--held-out-file without --evaluate-every", "both, or none")
+        if options.best is not None:
+            raise InputError("--best without --evaluate-every", "both, or none")
+    elif options.held_out_file is None and not own:
+        raise InputError("--evaluate-every without rows to evaluate on", "--held-out-file with some")
+
+
+def held_out(
+    options: Training,
+    begun: "Run",
+    data: Path,
+    read: "Callable[[Path], Sequence[AnyRecord]]",
+    encode: "Callable[[AnyRecord], Any]",
+) -> "list[AnyRecord]":
+    """Rows of the held-out file, checked like those that are trained on; none where there is no file.
+
+    Args:
+        options: Which file.
+        begun: The run.
+        data: The file that is trained on; a line says so where it is the same.
+        read: Of a file.
+        encode: Raises where a row's texts do not fit.
+
+    Raises:
+        InputError: A row cannot be used; names it.
+    """
+    if options.held_out_file is None:
+        return []
+    rows = read(options.held_out_file)
+    if os.path.samefile(options.held_out_file, data):
+        note(options.held_out_file, "held-out rows are those that are trained on")
+    return checked(options, begun, rows, encode)
+
+
+def milestones_of(
+    options: Training,
+    measure: "Callable[[], Measure]",
+    save: "Callable[[Path, Params, Mapping[str, Any]], None]",
+    rows: str | None = None,
+) -> "Milestones":
+    """What the options ask for.
+
+    Args:
+        options: Of a verb that has ``best`` as well.
+        measure: Makes the measure on held-out rows.
+        save: Writes what is trained as an adapter.
+        rows: Which rows are held out, where it is not the file of them.
+    """
+    from vlm_jax.checkpoints.hashes import digest
+    from vlm_jax.runs.milestones import Evaluation, Milestones
+
+    if options.evaluate_every is None:
+        return Milestones(options.keep_every, None, save)
+    rows = rows if options.held_out_file is None else str(digest(options.held_out_file))
+    evaluation = Evaluation(options.evaluate_every, measure(), options.best, options.best in _HIGHER, rows)
+    return Milestones(options.keep_every, evaluation, save)

@@ -1,0 +1,59 @@
+"""A trace of a few steps, for TensorBoard, XProf or Perfetto."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+
+# Until everything is compiled that is compiled at the start.
+_BEFORE = 2
+
+
+class Profile:
+    """Records ``folder/profile`` while the steps run that it is asked for; of several processes the first one does."""
+
+    def __init__(self, folder: Path, steps: int | None, first: int):
+        """
+        Args:
+            folder: Of the run.
+            steps: How many; None for none.
+            first: Steps that are behind the run; some more are let go by.
+        """
+        self._folder, self._begin = folder / "profile", first + _BEFORE
+        self._end = self._begin + (steps or 0) if jax.process_index() == 0 else self._begin
+        self._open, self._done = False, first
+
+    def after(self, done: int, metrics: Any) -> None:
+        """Between two steps; waits for the devices where a trace begins or ends.
+
+        Args:
+            done: Steps so far.
+            metrics: Of the last one.
+        """
+        self._done = done
+        if self._begin == self._end or done not in (self._begin, self._end):
+            return
+        jax.block_until_ready(metrics)
+        if done == self._begin:
+            jax.profiler.start_trace(str(self._folder))
+            self._open = True
+        else:
+            self._stop(done)
+
+    def _stop(self, done: int) -> None:
+        self._open = False
+        jax.profiler.stop_trace()
+        print(f"profile of steps {self._begin} to {done - 1}: {self._folder}")
+
+    def __enter__(self) -> "Profile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open:
+            # Sooner than was asked for.
+            self._stop(self._done)
+        elif self._done <= self._begin < self._end:
+            print(f"no profile: {self._done} steps, and it begins after {self._begin}")
