@@ -7,6 +7,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Commands keep what they compile in the user's home.
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 # Must be set before jax starts. Eight devices on one CPU for the sharding tests; less optimisation, since tests compile
 # far longer than they run.
 _FLAGS = [

@@ -177,12 +177,14 @@ def _run_benchmark(arguments: Sequence[str]) -> None:
 def _run_verb(verb: str, module_name: str, arguments: Sequence[str]) -> None:
     from vlm_jax.commands.parsing import parse
     from vlm_jax.errors import PLACE_ERRORS, DivergedError, InputError, TerminatedError
+    from vlm_jax.parallel import compile_cache
     from vlm_jax.ranges import check_ranges
 
     module = importlib.import_module(f"vlm_jax.commands.{module_name}")
     try:
         options = parse(module, verb, arguments)
         check_ranges(options)
+        compile_cache.start()
         _meet(options, verb)
         module.run(options)
     except (InputError, DivergedError) as error:

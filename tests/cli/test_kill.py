@@ -45,6 +45,7 @@ def commands(tmp_path_factory, checkpoint, world, adapter):
 def environment(tmp_path_factory):
     """Compiled once: what is killed is training, not the compiler."""
     cache = {
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PLATFORMS": "cpu",

@@ -19,7 +19,7 @@ def test_prompts_are_as_wide_as_the_longest(limit, longest, width):
 def test_a_run_pads_its_prompts_no_further(limit, width, checkpoint, world, reward, tmp_path, monkeypatch):
     seen = []
 
-    def stop(run, pace, mesh, state, step, batches):
+    def stop(run, pace, mesh, state, step, batches, milestones):
         seen.append(next(iter(batches)).prompt)
         raise KeyboardInterrupt
 

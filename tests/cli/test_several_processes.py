@@ -50,6 +50,7 @@ def commands(world, reward, tmp_path_factory):
 def environment(tmp_path_factory):
     """Compiled once."""
     cache = {
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PLATFORMS": "cpu",

@@ -106,11 +106,15 @@ def seeing(step, seen, stop_at=None):
     return watched
 
 
-def go(folder, parts, watched, steps=4, settings=SETTINGS, **options):
+def go(folder, parts, watched, steps=4, settings=SETTINGS, milestones=None, **options):
     batches, first, _ = parts
     options = {"save_every": 2, "log_every": 1, **options}
     run = Run(folder / "result", folder / "run.json", settings)
-    return train(run, Pace("test", steps, **options), make_mesh(), first(), watched, batches)
+    return train(run, Pace("test", steps, **options), make_mesh(), first(), watched, batches, milestones)
+
+
+def go_with(folder, parts, milestones, **options):
+    return go(folder, parts, parts[2], milestones=milestones, **options)
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +250,22 @@ def test_a_signal_between_saving_and_stopping_claims_nothing(sft_parts, tmp_path
     with pytest.raises(TerminatedError, match="step 2 of 4 is saved"):
         go(tmp_path, sft_parts, signalled, save_every=4)
     assert [path.name for path in (tmp_path / "steps").iterdir()] == ["2"]
+
+
+def test_speed_stands_beside_the_metrics(config, tmp_path):
+    parts = scalar_parts(99, 0.0)(config)
+    go(tmp_path, parts, parts[2], steps=5, log_every=2)
+    first, *others = [json.loads(line) for line in (tmp_path / "speed.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in (first, *others)] == [1, 3, 4]
+    assert "first_step_seconds" in first
+    assert all({"step_seconds", "data_wait", "host_peak_bytes"} == row.keys() - {"step"} for row in others)
+
+
+def test_a_trace_of_the_steps_asked_for(config, tmp_path, capsys):
+    parts = scalar_parts(99, 0.0)(config)
+    go(tmp_path, parts, parts[2], steps=5, profile=2)
+    assert f"profile of steps 2 to 3: {tmp_path / 'profile'}" in capsys.readouterr().out
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    go(tmp_path / "short", parts, parts[2], steps=2, profile=2)
+    assert "no profile: it begins after 2 steps, and 2 are left" in capsys.readouterr().out
+    assert not (tmp_path / "short" / "profile").exists()

@@ -82,7 +82,7 @@ def forward(config: LlavaConfig, read: Read, logits: Number, adapted: bool = Tru
     return Forward(
         blocks=2 * layers * costs.block_numbers(config) * read.tokens,
         adapters=adapters if adapted else 0.0,
-        attention=costs.attention(weights, 1, read.squares, 1).flops / 2,
+        attention=costs.attention(weights, read.squares, 1, 1).flops / 2,
         head=costs.head(weights, logits).flops,
         tower=costs.encode(weights, read.images).flops,
     )

@@ -21,7 +21,7 @@ from vlm_jax.parallel.compile import place_batch
 from vlm_jax.parallel.hosts import require_met
 from vlm_jax.parallel.mesh import shardings
 from vlm_jax.runs.begin import Run
-from vlm_jax.runs.log import MetricLog, read_metrics
+from vlm_jax.runs.log import MetricLog
 from vlm_jax.runs.metering import Clock
 from vlm_jax.runs.milestones import PREFIX, Kept, Milestones
 from vlm_jax.runs.profile import Profile
@@ -86,11 +86,11 @@ def train(
     with _termination(mesh) as asked, RunState(run.folder, run.made) as saved, jax.set_mesh(mesh):
         state, iterator, first = _resume(saved, mesh, state, iter(batches))
         unmoved = watch(state)
-        kept = _kept(run, milestones or Milestones(), state, first)
+        kept = _kept(run, milestones or Milestones(), state, first, first == pace.steps)
         log = MetricLog(run.folder, first) if jax.process_index() == 0 else None
-        clock = Clock(mesh, pace.count)
+        clock, profile = Clock(mesh, pace.count), Profile(run.folder, pace.profile, first, pace.steps)
         try:
-            with Meter(pace.title, pace.steps, first) as meter, Profile(run.folder, pace.profile, first) as profile:
+            with Meter(pace.title, pace.steps, first) as meter, profile:
                 for number in range(first, pace.steps):
                     batch = clock.next_batch(iterator)
                     state, metrics = step(state, place_batch(mesh, batch))
@@ -146,15 +146,15 @@ def _resume(saved: RunState, mesh: Mesh, state: TrainState, iterator: Iterator) 
     return restored.state, iterator, restored.step
 
 
-def _kept(run: Run, milestones: Milestones, state: TrainState, first: int) -> Kept:
-    """What is kept on the way, and has been so far: a kill may have come between a saved state and what was due."""
+def _kept(run: Run, milestones: Milestones, state: TrainState, first: int, final: bool) -> Kept:
+    """What is kept on the way; what a kill kept from being written when the state of step ``first`` was saved, is."""
     kept = Kept(run.folder, milestones)
     if jax.process_count() > 1:
         # Before the first process writes there.
         multihost_utils.sync_global_devices("kept")
-    log = run.folder / "metrics.jsonl"
-    if first and log.exists():
-        kept.write(first, state.params, next((row for row in read_metrics(log) if row["step"] == first - 1), {}))
+    if first and kept.due(first, final):
+        values = kept.measured(state.params) if kept.measures(first, final) else {}
+        kept.write(first, state.params, _finite(first - 1, values))
     return kept
 
 

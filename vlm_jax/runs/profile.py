@@ -13,16 +13,21 @@ _BEFORE = 2
 class Profile:
     """Records ``folder/profile`` while the steps run that it is asked for; of several processes the first one does."""
 
-    def __init__(self, folder: Path, steps: int | None, first: int):
+    def __init__(self, folder: Path, steps: int | None, first: int, last: int):
         """
         Args:
             folder: Of the run.
             steps: How many; None for none.
             first: Steps that are behind the run; some more are let go by.
+            last: Steps after which it ends.
         """
         self._folder, self._begin = folder / "profile", first + _BEFORE
-        self._end = self._begin + (steps or 0) if jax.process_index() == 0 else self._begin
-        self._open, self._done = False, first
+        self._asked = steps is not None and jax.process_index() == 0
+        self._end = min(self._begin + (steps or 0), last)
+        self._open = False
+        if self._asked and self._begin >= last:
+            print(f"no profile: it begins after {_BEFORE} steps, and {last - first} are left")
+            self._asked = False
 
     def after(self, done: int, metrics: Any) -> None:
         """Between two steps; waits for the devices where a trace begins or ends.
@@ -31,20 +36,19 @@ class Profile:
             done: Steps so far.
             metrics: Of the last one.
         """
-        self._done = done
-        if self._begin == self._end or done not in (self._begin, self._end):
+        if not self._asked or done not in (self._begin, self._end):
             return
         jax.block_until_ready(metrics)
         if done == self._begin:
             jax.profiler.start_trace(str(self._folder))
             self._open = True
         else:
-            self._stop(done)
+            self._stop()
+            print(f"profile of steps {self._begin} to {self._end - 1}: {self._folder}")
 
-    def _stop(self, done: int) -> None:
+    def _stop(self) -> None:
         self._open = False
         jax.profiler.stop_trace()
-        print(f"profile of steps {self._begin} to {done - 1}: {self._folder}")
 
     def __enter__(self) -> "Profile":
         return self
@@ -53,7 +57,4 @@ class Profile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._open:
-            # Sooner than was asked for.
-            self._stop(self._done)
-        elif self._done <= self._begin < self._end:
-            print(f"no profile: {self._done} steps, and it begins after {self._begin}")
+            self._stop()

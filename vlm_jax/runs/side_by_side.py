@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TextIO
 
 from vlm_jax.errors import TerminatedError
+from vlm_jax.parallel import compile_cache
 from vlm_jax.runs.termination import on_termination
 
 # In a worker, what SIGTERM sets to 1.
@@ -96,6 +97,7 @@ def _take_share(started: Any, workers: int, ended: Any) -> None:
     global _ended
     _ended, parent = ended, multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    compile_cache.watch()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with started.get_lock():
         number, started.value = started.value, started.value + 1
