@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vlm_jax.arrays import Batch, Params, PreferenceBatch, PromptBatch
@@ -113,11 +114,12 @@ def rollout_measure(
         found, tokens, kinds = on_host((found, answer.tokens, placed.caption_type))
         texts = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         right = [correctness(text, kind) for text, kind in zip(texts, kinds.tolist(), strict=True)]
-        terms = (found.scores, found.ended, found.lengths, limit, found.length_bonus, np.array(right, np.float32))
+        correct = np.array(right, np.float32)
+        known = map(jnp.asarray, (found.scores, found.ended, found.lengths))
+        rewards = total_reward(settings.terms, *known, limit, *map(jnp.asarray, (found.length_bonus, correct)))
         kl = np.where(found.mask, found.log_probs - found.reference_log_probs, 0.0).sum(1)
-        rewards = np.asarray(total_reward(settings.terms, *terms))
-        told = {"reward": rewards, "score": found.scores, "kl": kl, "length": found.lengths, "ended": found.ended}
-        return told
+        told = {"score": found.scores, "kl": kl, "length": found.lengths, "ended": found.ended}
+        return {"reward": np.asarray(rewards), **told}
 
     def measured(params: Params) -> dict[str, float]:
         with jax.set_mesh(model.mesh):
