@@ -19,16 +19,19 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, checkpoint, world):
-    """annotate, reward, ppo, each from what the one before wrote."""
+    """annotate, reward, ppo, each from what the one before wrote; evaluated on the way, every second adapter kept."""
     folder = tmp_path_factory.mktemp("runs")
     facts = ["--facts", world / "image_to_caption.json"]
     start, images = ["--checkpoint", checkpoint, "--preset", "scenes-tiny"], ["--images", world / "images"]
     few = ["--max-new-tokens", "6"]
     run("annotate", "--checkpoint", checkpoint, "--world", world, "--batch-size", "20", *few)
     pairs = ["--preferences", world / "preferences.json", "--held-out", "5", "--batch-size", "8"]
-    run("reward", *start, *pairs, *images, *facts, "--out", folder / "reward")
+    way = ["--keep-every", "2", "--evaluate-every", "2"]
+    run("reward", *start, *pairs, *images, *facts, "--out", folder / "reward", *way, "--best", "loss")
     prompts = ["--prompts", world / "prompts.json", "--reward", folder / "reward" / "adapter", "--batch-size", "4"]
-    run("ppo", *start, *prompts, *images, *facts, "--out", folder / "ppo", "--steps", "2", *few)
+    (folder / "unseen.json").write_text(json.dumps(json.loads((world / "prompts.json").read_text())[:5]))
+    way += ["--held-out-file", folder / "unseen.json", "--best", "kl"]
+    run("ppo", *start, *prompts, *images, *facts, "--out", folder / "ppo", "--steps", "2", *few, *way)
     return folder
 
 
@@ -47,6 +50,37 @@ def test_the_reward_run_leaves_an_adapter_and_its_accuracy(runs):
     assert results["held_out_accuracy"] * 5 == pytest.approx(round(results["held_out_accuracy"] * 5))
     names = {path.name for path in (runs / "reward" / "adapter").iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "reward_head.safetensors"} <= names
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_reward_run_is_measured_on_its_way(runs):
+    out = runs / "reward"
+    rows = [row for row in read_metrics(out / "metrics.jsonl") if "held_out_loss" in row]
+    assert len(rows) == 2
+    assert rows[-1]["held_out_accuracy"] == json.loads((out / "results.json").read_text())["held_out_accuracy"]
+    best = min(rows, key=lambda row: row["held_out_loss"])
+    told = json.loads((out / "best" / "best.json").read_text())
+    assert (told["step"], told["metric"], told["value"]) == (best["step"] + 1, "held_out_loss", best["held_out_loss"])
+    assert [path.name for path in (out / "kept").iterdir()] == ["2"]
+    # What is kept is what a run that ended there would have left, whole.
+    assert files_of(out / "kept" / "2").keys() == files_of(out / "adapter").keys()
+    assert files_of(out / "best").keys() == {*files_of(out / "adapter"), "best.json"}
+    speeds = read_metrics(out / "speed.jsonl")
+    assert all(row["tokens_per_second"] < row["positions_per_second"] for row in speeds if "step_seconds" in row)
+
+
+def test_the_policy_is_measured_and_kept_as_it_is_at_the_end(runs):
+    first, last = read_metrics(runs / "ppo" / "metrics.jsonl")
+    names = {"held_out_reward", "held_out_score", "held_out_kl", "held_out_length", "held_out_ended"}
+    assert {name for name in last if name.startswith("held_out")} == names
+    assert not any(name.startswith("held_out") for name in first)
+    assert files_of(runs / "ppo" / "kept" / "2") == files_of(runs / "ppo" / "adapter")
+    best = files_of(runs / "ppo" / "best")
+    assert json.loads(best.pop("best.json"))["value"] == last["held_out_kl"]
+    assert best == files_of(runs / "ppo" / "adapter")
 
 
 def test_a_script_reads_what_the_reward_run_read(runs, checkpoint, world):
@@ -114,8 +148,16 @@ def test_generate_answers_and_repeats_itself(runs, checkpoint, world, capsys):
 def test_sft_writes_what_generate_reads(trainable, runs, checkpoint, world, capsys):
     out = runs / f"sft-{trainable}"
     data = ["--data", world / "instructions.json", "--images", world / "images", "--batch-size", "4"]
-    run("sft", "--checkpoint", checkpoint, *data, "--out", out, "--trainable", trainable, "--epochs", "0.3")
-    assert [row["step"] for row in read_metrics(out / "metrics.jsonl")] == [1]
+    way = ["--evaluate-every", "1", "--held-out-file", world / "instructions.json", "--epochs", "0.3"]
+    kept = ["--keep-every", "1", "--best", "loss"] if trainable == "lora" else []
+    run("sft", "--checkpoint", checkpoint, *data, "--out", out, "--trainable", trainable, *way, *kept)
+    assert "held-out rows are those that are trained on" in capsys.readouterr().err
+    first, last = read_metrics(out / "metrics.jsonl")
+    assert (first["step"], last["step"]) == (0, 1)
+    assert last["held_out_loss"] < first["held_out_loss"]
+    if kept:
+        assert files_of(out / "kept" / "2") == files_of(out / "adapter") != files_of(out / "kept" / "1")
+        assert json.loads((out / "best" / "best.json").read_text())["step"] == 2
     model = [checkpoint, "--adapter", out / "adapter"] if trainable == "lora" else [out / "checkpoint"]
     capsys.readouterr()
     run("generate", "--checkpoint", *model, "--prompt", "What is in the picture?", "--max-new-tokens", "6")

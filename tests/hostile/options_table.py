@@ -1,7 +1,7 @@
 """Words that no option knows, options that contradict each other, and options that would change nothing."""
 
 from good_commands import Ground
-from hostile_case import Case, instead, refused, said
+from hostile_case import Case, instead, refused, said, written
 
 _VERBS = ("sft", "reward", "ppo", "sample", "score", "generate", "annotate", "eval scenes", "eval pope")
 
@@ -49,6 +49,40 @@ CASES = [
         Case(verb, "batch-not-divisible", instead(verb, batch_size=3, microbatches=2), refused("equal size"))
         for verb in ("sft", "reward", "ppo")
     ),
+    *(
+        Case(verb, f"{option}-without-evaluation", instead(verb, **{option: value}), refused("--evaluate-every"))
+        for verb, best in (("sft", "loss"), ("reward", "accuracy"), ("ppo", "reward"))
+        for option, value in (("best", best), ("held_out_file", lambda ground: ground.folder / "rows.json"))
+    ),
+    *(
+        Case(verb, "evaluation-on-nothing", instead(verb, evaluate_every=1), refused("--held-out-file"))
+        for verb in ("sft", "reward", "ppo")
+    ),
+    *(
+        Case(
+            verb,
+            "held-out-file-missing",
+            instead(verb, evaluate_every=1, held_out_file="nowhere.json"),
+            refused("nowhere.json"),
+        )
+        for verb in ("sft", "reward", "ppo")
+    ),
+    Case(
+        "sft",
+        "held-out-row-broken",
+        instead("sft", evaluate_every=1, held_out_file=written("others.json", [{"conversations": 3}])),
+        refused("others.json", "row 1"),
+    ),
+    Case("sft", "keep-all-weights", instead("sft", trainable="full", keep_every=1), refused("--keep-every")),
+    Case(
+        "sft",
+        "best-of-all-weights",
+        instead("sft", trainable="full", evaluate_every=1, held_out_file="x", best="loss"),
+        refused("--best"),
+    ),
+    Case("sft", "best-by-no-metric", instead("sft", best="accuracy"), refused("--best")),
+    Case("sft", "keep-never", instead("sft", keep_every=0), refused("--keep-every")),
+    Case("sft", "profile-of-nothing", instead("sft", profile=0), refused("--profile")),
     Case("sft", "dtype-unknown", instead("sft", dtype="float8"), refused("--dtype", "float8")),
     Case("sft", "trainable-unknown", instead("sft", trainable="Lora"), refused("--trainable", "Lora")),
     Case("sft", "rank-of-all-weights", instead("sft", trainable="full", lora_rank=4), refused("--trainable")),

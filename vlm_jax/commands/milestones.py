@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_jax.commands.training import Training, checked
+from vlm_jax.commands.training import Training
 from vlm_jax.errors import InputError, note
 
 if TYPE_CHECKING:
     from vlm_jax.arrays import Params
     from vlm_jax.data.checks import AnyRecord
-    from vlm_jax.runs.begin import Run
     from vlm_jax.runs.held_out import Measure
     from vlm_jax.runs.milestones import Milestones
 
@@ -43,31 +42,25 @@ def check(options: Training, *, adapter: bool = True, own: int = 0) -> None:
         raise InputError("--evaluate-every without rows to evaluate on", "--held-out-file with some")
 
 
-def held_out(
-    options: Training,
-    begun: "Run",
-    data: Path,
-    read: "Callable[[Path], Sequence[AnyRecord]]",
-    encode: "Callable[[AnyRecord], Any]",
-) -> "list[AnyRecord]":
-    """Rows of the held-out file, checked like those that are trained on; none where there is no file.
+def held_out_rows(
+    options: Training, data: Path, read: "Callable[[Path], Sequence[AnyRecord]]"
+) -> "Sequence[AnyRecord]":
+    """Rows of the held-out file, none where there is no file; a line where it is the one that is trained on.
 
     Args:
         options: Which file.
-        begun: The run.
-        data: The file that is trained on; a line says so where it is the same.
+        data: The file that is trained on.
         read: Of a file.
-        encode: Raises where a row's texts do not fit.
 
     Raises:
-        InputError: A row cannot be used; names it.
+        InputError: A row is broken; names it.
     """
     if options.held_out_file is None:
         return []
     rows = read(options.held_out_file)
     if os.path.samefile(options.held_out_file, data):
         note(options.held_out_file, "held-out rows are those that are trained on")
-    return checked(options, begun, rows, encode)
+    return rows
 
 
 def milestones_of(

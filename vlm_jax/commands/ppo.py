@@ -12,7 +12,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm_jax.commands.milestones import held_out, milestones_of
+from vlm_jax.commands.milestones import held_out_rows, milestones_of
 from vlm_jax.commands.ppo_options import Options, complete, settings_of
 from vlm_jax.commands.reward_view import check_view, evaluation_turn
 from vlm_jax.commands.training import checked, open_for_training
@@ -54,11 +54,11 @@ def run(options: Options) -> None:
         return
     check_view(options.view, options.reward)
     read = reader_of(options)
-    prompts = read(options.prompts)
+    prompts, others = read(options.prompts), held_out_rows(options, options.prompts, read)
     model = open_for_training(options, options.reward)
     encode = encoder_of(options, model)
     records = checked(options, begun, prompts, encode)
-    unseen = held_out(options, begun, options.prompts, read, encode)
+    unseen = checked(options, begun, others, encode) if others else []
     # Evaluation has a width of its own: another file of held-out prompts changes nothing in training.
     apart = dataclasses.replace(options, prompt_length=prompt_width(options.prompt_length, unseen, encode))
     options = dataclasses.replace(options, prompt_length=prompt_width(options.prompt_length, records, encode))

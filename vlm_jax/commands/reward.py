@@ -12,7 +12,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm_jax.commands.milestones import held_out, milestones_of
+from vlm_jax.commands.milestones import held_out_rows, milestones_of
 from vlm_jax.commands.reward_options import Options, complete
 from vlm_jax.commands.reward_view import evaluation_turn, view_with
 from vlm_jax.commands.training import checked, open_for_training, optim_of
@@ -48,11 +48,11 @@ def run(options: Options) -> None:
     begun = begin(options, options.out / "adapter", options.out / "run.json", options.checkpoint, **inputs)
     if begun.finished():
         return
-    pairs = read_pairs(options)
+    pairs, others = read_pairs(options), held_out_rows(options, options.preferences, reader_of(options))
     model = open_for_training(options)
     encode = encoder_of(options, model)
     learnt, last = split_pairs(options, checked(options, begun, pairs, encode))
-    unseen = held_out(options, begun, options.preferences, reader_of(options), encode) or last
+    unseen = checked(options, begun, others, encode) if others else last
     steps = max(1, round(options.epochs * len(learnt) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     # A row an answer.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vlm_jax.commands.from_recipe import from_recipe, with_recipe
-from vlm_jax.commands.milestones import check, held_out, milestones_of
+from vlm_jax.commands.milestones import check, held_out_rows, milestones_of
 from vlm_jax.commands.training import (
     NewAdapter,
     Training,
@@ -71,12 +71,12 @@ def run(options: Options) -> None:
     if begun.finished():
         return
     read = functools.partial(read_instructions, images_folder=options.images, allow_outside=options.allow_outside)
-    rows = read(options.data)
+    rows, others = read(options.data), held_out_rows(options, options.data, read)
     model = open_for_training(options, masters=options.trainable == "full")
     reading = model.tokenizer, model.config, model.template
     encode = instruction_text(*reading, options.max_length)
     records = checked(options, begun, rows, encode)
-    unseen = held_out(options, begun, options.data, read, encode)
+    unseen = checked(options, begun, others, encode) if others else []
     steps = max(1, round(options.epochs * len(records) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     sees = any(record.image is not None for record in records)
