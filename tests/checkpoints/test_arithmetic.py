@@ -1,5 +1,6 @@
 """The type that a checkpoint is computed in: chosen at opening, and taken by its kernels once."""
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from vlm_jax.commands import sft
 from vlm_jax.commands.training import open_for_training
 from vlm_jax.errors import InputError
 from vlm_jax.models.llava import forward, logits
+from vlm_jax.parallel.memory import bytes_of
+from vlm_jax.runs import loop
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +115,32 @@ def test_weights_that_are_not_trained_are_cast_once_in_training_too(trainable, k
     with pytest.raises(InputError, match="enough"):
         sft.run(options)
     assert types(opened[0].base) == ({kernels}, {"float32"})
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_full_training_holds_what_it_trains_once(stored, folders, tmp_path, monkeypatch):
+    """Values and two moments, in float32; the weights that they were made from are gone when the first step comes."""
+
+    def held():
+        gc.collect()
+        return sum(array.nbytes for array in jax.live_arrays())
+
+    def stop(run, pace, mesh, state, step, batches):
+        seen.append((held() - before, bytes_of(state)))
+        raise InputError("enough", "no more")
+
+    monkeypatch.setattr(loop, "train", stop)
+    (tmp_path / "rows.json").write_text(
+        '[{"id": 1, "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]'
+    )
+    recipe = str(Path(recipes.__file__).parent / "scenes-tiny/sft-full.toml")
+    places = {"out": tmp_path / "run", "data": tmp_path / "rows.json", "images": tmp_path}
+    options = sft.Options(checkpoint=str(folders / stored), trainable="full", recipe=recipe, batch_size=1, **places)
+    before, seen = held(), []
+    with pytest.raises(InputError, match="enough"):
+        sft.run(options)
+    [(found, state)] = seen
+    base = open_model(str(folders / stored), masters=True).base
+    # No row has an image: the projector stays frozen.
+    frozen = bytes_of({part: base[part] for part in ("vision", "projector")})
+    assert state + frozen <= found < state + frozen + bytes_of(base["language"]) / 2

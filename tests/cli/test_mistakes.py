@@ -235,6 +235,7 @@ def test_a_checkpoint_without_a_tokenizer(refused, checkpoint, tmp_path):
     [
         ("ppo", ["--minibatches", "3"]),
         ("ppo", ["--microbatches", "3"]),
+        ("ppo", ["--rollout-parts", "3"]),
         ("ppo", ["--resolution", "0"]),
         ("ppo", ["--temperature", "-1"]),
         ("sft", ["--microbatches", "3"]),

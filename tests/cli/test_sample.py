@@ -71,20 +71,41 @@ def test_answers_are_those_that_a_script_draws(whole, prompts, checkpoint, world
     assert model.answer(images, questions, **options) == [text for row in rows[:2] for text in row["answers"]]
 
 
+def test_prompts_that_are_read_once_get_the_answers_of_prompts_that_are_read_anew(
+    command, checkpoint, world, tmp_path, monkeypatch
+):
+    """A batch of two prompts, three answers to each."""
+    output, go, shared = tmp_path / "answers.jsonl", generating.answer_batches, []
+
+    def seen(*arguments, **options):
+        shared.append(options["copies"])
+        return go(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generating, "answer_batches", seen)
+        main(command(output, "--batch-size", 6))
+    assert shared == [3]
+    rows, model = rows_of(output)[:2], vlm_jax.load(checkpoint)
+    images = [world / "images" / row["image"] for row in rows for _ in range(N)]
+    questions = [row["question"] for row in rows for _ in range(N)]
+    options = {"max_new_tokens": 6, "temperature": 1.0, "seed": 5, "batch_size": 6, "max_length": 80}
+    assert model.answer(images, questions, **options) == [text for row in rows for text in row["answers"]]
+
+
 @pytest.mark.parametrize("cut", [0, 1, 2])
 def test_a_stopped_run_draws_the_same(cut, whole, command, tmp_path, monkeypatch, capsys):
     """Stopped in the third of three batches; what the disk may hold after a kill: all, a line cut off, one missing."""
     output, partial = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.partial"
     go, made = generating.answer_batches, []
 
-    def stopping(*arguments):
-        for number, answers in enumerate(go(*arguments)):
+    def stopping(*arguments, **options):
+        for number, answers in enumerate(go(*arguments, **options)):
             if number == 2:
                 raise KeyboardInterrupt
             yield answers
 
-    def counted(*arguments):
-        for answers in go(*arguments):
+    def counted(*arguments, **options):
+        for answers in go(*arguments, **options):
             made.append(len(answers))
             yield answers
 

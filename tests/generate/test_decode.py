@@ -97,6 +97,19 @@ def test_no_row_depends_on_its_padding_or_its_neighbours(config, base, prompts, 
     np.testing.assert_array_equal(run(config, base, None, shuffled, KEY, GREEDY).tokens, greedy[::-1])
 
 
+def test_several_answers_to_a_prompt_that_is_read_once(config, base, prompts):
+    """Draws, log-probabilities and ends are those of a batch that holds the prompt several times."""
+    config = dataclasses.replace(config, eos_token_id=6)
+    repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, 3, 0), prompts)
+    expected = run(config, base, None, repeated, KEY, Sampling(max_new_tokens=NEW))
+    once = jax.jit(functools.partial(generate, copies=3), static_argnums=(0, 5, 6))
+    found = once(config, base, None, prompts, KEY, Sampling(max_new_tokens=NEW))
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5), found, expected)
+    assert len({answer.tobytes() for answer in np.asarray(found.tokens[:3])}) == 3
+    assert len(set(np.asarray(found.lengths).tolist())) > 1
+
+
 def test_the_image_matters(config, base, prompts, greedy):
     other = run(config, base, None, prompts.replace(images=255 - prompts.images), KEY, GREEDY).tokens
     with_image = np.asarray(prompts.image_mask.any(1))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vlm_jax.errors import InputError
-from vlm_jax.generate.sampling import Sampling, choose, keep_top_k, keep_top_p
+from vlm_jax.generate.sampling import Part, Sampling, choose, keep_top_k, keep_top_p
+from vlm_jax.train.optim import split_rows
 
 NOTHING = 10**6  # A forbidden id outside every vocabulary.
 
@@ -149,3 +150,19 @@ def test_what_is_no_distribution_gives_no_finite_log_prob(place, bad, sampling):
     for forbidden in (NOTHING, 4) if place != 4 else (NOTHING,):
         _, log_probs = choose(jax.random.key(0), jnp.asarray(logits), sampling, forbidden)
         assert np.isfinite(log_probs).tolist() == [True, True, False, True, True, True]
+
+
+def test_the_draw_is_that_of_jax():
+    logits, key = jnp.asarray(rng.standard_normal((64, 300)), jnp.float32), jax.random.key(5)
+    tokens, _ = choose(key, logits, Sampling(), NOTHING)
+    np.testing.assert_array_equal(tokens, jax.random.categorical(key, logits))
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.5, top_k=7, top_p=0.9)], ids=str)
+def test_a_part_draws_what_it_draws_in_the_whole(sampling, parts):
+    logits, key = jnp.asarray(rng.standard_normal((16, 30)), jnp.float32), jax.random.key(6)
+    whole = choose(key, logits, sampling, NOTHING)
+    for number, rows in enumerate(split_rows(logits, parts)):
+        found = choose(key, rows, sampling, NOTHING, Part(jnp.int32(number), parts))
+        jax.tree.map(np.testing.assert_array_equal, found, tuple(split_rows(x, parts)[number] for x in whole))

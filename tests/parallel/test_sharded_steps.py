@@ -24,7 +24,7 @@ from vlm_jax.train.sft import SftSettings, sft_step
 CONFIG = PRESETS["scenes-tiny"]
 # A small rate: Adam turns the rounding of a gradient near 0 into a whole step. Its moments show the gradients.
 OPTIM = Optim(1e-5, schedule="constant")
-PPO = PpoSettings(OPTIM, sampling=Sampling(max_new_tokens=4), reward_scale=1.0, epochs=1)
+PPO = PpoSettings(OPTIM, sampling=Sampling(max_new_tokens=4), reward_scale=1.0, epochs=1, rollout_parts=2)
 ROWS, WIDTH = 16, 24
 
 

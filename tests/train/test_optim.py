@@ -1,10 +1,11 @@
 """The learning rate of every step, and the optimizer against a written-out AdamW."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.train.optim import Optim, apply_gradients, split_rows, start
+from vlm_jax.train.optim import Optim, apply_gradients, split_rows, start, summed
 
 
 def test_cosine_with_warm_up_ends_at_zero():
@@ -42,6 +43,19 @@ def test_updates_equal_adamw_by_hand():
         np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-6)
         assert float(metrics["learning_rate"]) == pytest.approx(0.1)
         assert int(state.step) == step
+
+
+def test_the_sum_of_parts_is_that_of_the_whole():
+    values = jnp.asarray(np.random.default_rng(0).standard_normal(24), jnp.float32)
+    for parts in (1, 4):
+        found = summed(lambda part: {"sum": part.sum()}, split_rows(values, parts))
+        np.testing.assert_allclose(found["sum"], values.sum(), rtol=1e-6)
+
+
+def test_one_part_is_added_to_nothing():
+    program = jax.make_jaxpr(lambda parts: summed(jnp.sin, parts))(jnp.ones((1, 5)))
+    assert "scan" not in str(program)
+    assert "scan" in str(jax.make_jaxpr(lambda parts: summed(jnp.sin, parts))(jnp.ones((2, 5))))
 
 
 def test_split_rows_keeps_each_devices_rows_together():

@@ -22,6 +22,7 @@ from vlm_jax.train.ppo import (
     join_answer,
     ppo_update,
     rollout,
+    sample_answers,
     token_rewards,
 )
 from vlm_jax.train.reward import reward_scores
@@ -94,6 +95,27 @@ def test_measuring_in_parts_gives_the_same_figures(config, base, prompts, measur
     split = dataclasses.replace(LEARN, microbatches=4)
     found = sample(config, split, base, make_params(), make_frozen(), prompts, KEY)
     jax.tree.map(lambda whole, parts: np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-5), measured, found)
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+def test_sampling_in_parts_draws_the_same_answers(config, base, prompts, measured, parts):
+    split = dataclasses.replace(LEARN, rollout_parts=parts)
+    found = sample(config, split, base, make_params(), make_frozen(), prompts, KEY)
+    np.testing.assert_array_equal(found.answers, measured.answers)
+    jax.tree.map(lambda whole, parts: np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-5), measured, found)
+
+
+def test_sampling_takes_the_memory_of_one_part(config, base):
+    """Caches, masks and scores of 64 rows against those of 8."""
+    prompts = make_prompts(LENGTHS * 8, 64).prompt
+
+    def temporaries(parts):
+        settings = dataclasses.replace(LEARN, rollout_parts=parts)
+        made = jax.jit(sample_answers, static_argnums=(0, 1))
+        lowered = made.lower(config, settings, base, make_params(), prompts, KEY)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(8) < temporaries(1) / 4
 
 
 def test_microbatches_give_the_same_update(config, base):

@@ -86,6 +86,15 @@ def test_overlay_replaces_leaves_and_keeps_the_rest():
     base = {"a": {"x": 1, "y": 2}, "b": 3}
     assert overlay(base, {"a": {"y": 5}}) == {"a": {"x": 1, "y": 5}, "b": 3}
     assert base == {"a": {"x": 1, "y": 2}, "b": 3}
+    assert overlay({"b": 3}, {"a": {"x": {"z": 1}}}) == {"a": {"x": {"z": 1}}, "b": 3}
+
+
+def test_full_training_needs_no_base_beneath_what_is_trained(config, base):
+    step, batch = jax.jit(functools.partial(sft_step, config, SftSettings(OPTIM))), make_batch(LENGTHS, 14)
+    trained = {part: base[part] for part in ("projector", "language")}
+    state = start(OPTIM, {"base": trained})
+    found, expected = (step(beneath, state, batch) for beneath in ({"vision": base["vision"]}, base))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_full_training_moves_projector_and_language_alone(config, base):

@@ -50,10 +50,14 @@ def run(options: Options) -> None:
     check_view(options.view, options.reward)
     prompts = read_records(options)
     model = open_for_training(options, options.reward)
-    records = checked(options, begun, prompts, encoder_of(options, model))
+    encode = encoder_of(options, model)
+    records = checked(options, begun, prompts, encode)
+    options = dataclasses.replace(options, prompt_length=prompt_width(options.prompt_length, records, encode))
     frozen = frozen_roles(options, model)
     settings = settings_of(options)
-    require_answering(model, options.batch_size, options.prompt_length, options.max_new_tokens)
+    part = options.batch_size // options.rollout_parts
+    remedy = "more --rollout-parts, a smaller --batch-size, or fewer new tokens"
+    require_answering(model, part, options.prompt_length, options.max_new_tokens, remedy)
     rows, width = options.batch_size // options.minibatches, options.prompt_length + options.max_new_tokens
     require_training(model, rows, width, options.microbatches, lambda: first_params(model.config, frozen))
     state = place(model.mesh, start(settings.optim, first_params(model.config, frozen)))
@@ -87,6 +91,12 @@ def encoder_of(options: Options, model: "Model") -> "Callable[[Prompt], Any]":
     turn = evaluation_turn(options.view.reward_prompt)
     text = prompt_text(model.tokenizer, model.config, model.template, *lengths, turn)
     return lambda record: text(record, record.facts)
+
+
+def prompt_width(limit: int, records: "Sequence[Prompt]", encode: "Callable[[Prompt], Any]") -> int:
+    """What prompts are padded to: as the longest of the run, to the next multiple of 64, and at most the limit."""
+    longest = max(len(prompt) for prompt, _ in map(encode, records))
+    return min(64 * -(-longest // 64), limit)
 
 
 def frozen_roles(options: Options, model: "Model") -> "Params":

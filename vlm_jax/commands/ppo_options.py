@@ -28,7 +28,8 @@ class Options(Training):
         steps: Rollouts.
         epochs: Passes over a rollout.
         minibatches: Parts of a pass, each one update.
-        prompt_length: Positions of a prompt, image included.
+        rollout_parts: Parts that the answers of a rollout are sampled in, one after the other.
+        prompt_length: Most positions of a prompt, image included.
         suffix_length: Positions of the evaluation turn.
         max_new_tokens: Limit of an answer.
         temperature: Of the sampled answers.
@@ -54,6 +55,7 @@ class Options(Training):
     steps: Annotated[int | None, Range(1, LARGEST_COUNT)] = from_recipe()
     epochs: Annotated[int | None, Range(1, 1000)] = from_recipe()
     minibatches: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+    rollout_parts: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
     prompt_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
     suffix_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
     max_new_tokens: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
@@ -82,6 +84,7 @@ def complete(options: Options) -> Options:
 
     options = with_recipe(options, "ppo", facts=options.view.facts is not None)
     require_parts(options.batch_size, options.minibatches * options.microbatches, "parts (minibatches x microbatches)")
+    require_parts(options.batch_size, options.rollout_parts, "rollout parts")
     return options
 
 
@@ -93,7 +96,7 @@ def settings_of(options: Options) -> "PpoSettings":
 
     updates = options.epochs * options.minibatches
     same = ("kl_coefficient", "kl_estimator", "reward_scale", "gamma", "lam", "clip", "value_clip", "value_coefficient")
-    same += ("epochs", "minibatches", "microbatches", "pads")
+    same += ("epochs", "minibatches", "rollout_parts", "microbatches", "pads")
     return PpoSettings(
         optim=optim_of(options, options.steps * updates, round(options.warmup * updates)),
         sampling=Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature),

@@ -8,6 +8,7 @@ command goes on where it was stopped, and ends with the answers that an unstoppe
 """
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -131,12 +132,14 @@ def write_answers(options: Options, target: Path, records: "Sequence[Prompt]") -
     model = open_model(options.checkpoint, options.mesh, **how)
     lora = open_policy(model, options.adapter)
     asked = [record for record in records for _ in range(options.n)]
+    # All answers to a prompt are in batches of one length, one after the other: where a batch cuts them, it cuts so.
+    copies = math.gcd(options.n, options.batch_size)
     shape = options.batch_size, options.prompt_lengths
     require_answering(model, options.batch_size, min(options.prompt_lengths), sampling.max_new_tokens)
     prompts = image_prompts(asked, model.tokenizer, model.config, model.template, *shape)
 
     def batches(skip: Skip) -> "Iterator[dict[int, Row]]":
-        for answers in answer_batches(model, lora, prompts, sampling, options.seed, skip):
+        for answers in answer_batches(model, lora, prompts, sampling, options.seed, skip, copies=copies):
             yield {place: {"answer": place, "text": text} for place, text in answers.items()}
 
     def join(rows: list[Row]) -> "Iterator[Row]":

@@ -69,17 +69,19 @@ def run(options: Options) -> None:
     steps = max(1, round(options.epochs * len(records) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     sees = any(record.image is not None for record in records)
-    require_training(
-        model, options.batch_size, options.max_length, options.microbatches, lambda: first_weights(options, model, sees)
-    )
+    frozen = without_trained(options, model, sees)
+    shape = options.batch_size, options.max_length, options.microbatches
+    require_training(frozen, *shape, lambda: first_weights(options, model, sees))
+    stored = str(model.base["language"]["embedding"].dtype)
     state = place(model.mesh, start(optim, first_weights(options, model, sees)))
-    shape = options.batch_size, options.max_length
+    # Nothing else holds what is trained: its first values give their memory back, or are the state's own.
+    model = frozen
     held = functools.partial(held_rows, model.mesh)
-    batches = instruction_batches(records, *reading, *shape, options.seed, held)
+    batches = instruction_batches(records, *reading, options.batch_size, options.max_length, options.seed, held)
     step = jit_step(sft_step, model.mesh, model.config, SftSettings(optim, options.microbatches), state=state)
     pace = Pace("sft", steps, options.save_every)
     state = train(begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches)
-    save(options, result, model, state.params)
+    save(options, result, model, state.params, stored)
     print(result)
 
 
@@ -100,15 +102,25 @@ def complete(options: Options) -> Options:
     return options
 
 
+def trained_parts(options: Options, sees: bool) -> tuple[str, ...]:
+    """Parts of the base that are trained; of rows without any image the projector learns nothing."""
+    if options.trainable == "lora":
+        return ()
+    return ("projector", "language") if sees else ("language",)
+
+
+def without_trained(options: Options, model: "Model", sees: bool) -> "Model":
+    """The model with what stays frozen alone."""
+    parts = trained_parts(options, sees)
+    return dataclasses.replace(model, base={name: part for name, part in model.base.items() if name not in parts})
+
+
 def first_weights(options: Options, model: "Model", sees: bool) -> "Params":
-    """What is trained, as it is before the first step; of rows without any image the projector learns nothing.
+    """What is trained, as it is before the first step: an adapter of its own, or the base's very arrays.
 
     Raises:
         InputError: The base is quantised and all weights are to be trained.
     """
-    import jax
-    import jax.numpy as jnp
-
     from vlm_jax.errors import InputError
     from vlm_jax.models.adapters import init_lora
     from vlm_jax.models.quantize import has_quantized
@@ -118,12 +130,10 @@ def first_weights(options: Options, model: "Model", sees: bool) -> "Params":
         return {"lora": init_lora(model.config, key_for(options.seed, "lora"))}
     if has_quantized(model.base):
         raise InputError("a quantised base", "--trainable lora, or a base that is not", file=options.checkpoint)
-    # Copies: the state's buffers are donated, the base's must stay.
-    parts = ("projector", "language") if sees else ("language",)
-    return {"base": jax.tree.map(jnp.copy, {part: model.base[part] for part in parts})}
+    return {"base": {part: model.base[part] for part in trained_parts(options, sees)}}
 
 
-def save(options: Options, result: Path, model: "Model", params: dict[str, Any]) -> None:
+def save(options: Options, result: Path, model: "Model", params: dict[str, Any], stored: str) -> None:
     """An adapter, or a whole checkpoint in the type that the base was stored in."""
     import jax
 
@@ -137,7 +147,6 @@ def save(options: Options, result: Path, model: "Model", params: dict[str, Any])
     if options.trainable == "lora":
         save_adapter(result, model.config, params)
         return
-    stored = str(model.base["language"]["embedding"].dtype)
     base = overlay(model.base, params["base"])
     if jax.process_count() > 1:
         base = on_first_host(base)

@@ -20,11 +20,12 @@ from vlm_jax.randomness import key_for
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(config: LlavaConfig, sampling: Sampling, edit: Callable[[Batch], Edit] | None) -> Callable:
+def _compiled(config: LlavaConfig, sampling: Sampling, edit: Callable[[Batch], Edit] | None, copies: int) -> Callable:
     """One compiled decoder for each shape; kept, so that several evaluations of one run share it."""
 
     def tokens_and_finite(base: Params, lora: Params, batch: Batch, key: Array) -> tuple[Array, Array]:
-        made = generate(config, base, lora, batch, key, sampling, edit)
+        prompts = batch if copies == 1 else jax.tree.map(lambda x: x[::copies], batch)
+        made = generate(config, base, lora, prompts, key, sampling, edit, copies=copies)
         return made.tokens, made.finite
 
     return jax.jit(tokens_and_finite)
@@ -38,6 +39,7 @@ def answer_batches(
     seed: int = 0,
     skip: Callable[[Sequence[int]], bool] = lambda records: False,
     edit: Callable[[Batch], Edit] | None = None,
+    copies: int = 1,
 ) -> Iterator[dict[int, str]]:
     """Answers by record, batch after batch; rows that only fill up a batch are dropped.
 
@@ -48,11 +50,13 @@ def answer_batches(
         seed: Root of the draws.
         skip: Told a batch's records; true leaves the batch out, which changes no other's draws.
         edit: A change of block outputs, see ``decode.generate``; hashable.
+        copies: From the first row of a batch on, this many rows each have one prompt, which is then read once. No draw
+            depends on it.
 
     Raises:
         InputError: Logits of an answer were not finite, or a batch does not fit into memory.
     """
-    run = _compiled(model.config, sampling, edit)
+    run = _compiled(model.config, sampling, edit, copies)
     with jax.set_mesh(model.mesh):
         for number, batch in enumerate(batches):
             rows = np.flatnonzero(batch.row_mask)

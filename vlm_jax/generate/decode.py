@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from vlm_jax.arrays import Batch, Generation, Params
 from vlm_jax.config import LlavaConfig
-from vlm_jax.generate.sampling import Sampling, choose
+from vlm_jax.generate.sampling import Part, Sampling, choose
 from vlm_jax.models.attention import Cache
 from vlm_jax.models.layers import unstacked
 from vlm_jax.models.llama import empty_cache
@@ -49,6 +49,8 @@ def generate(
     key: Array,
     sampling: Sampling,
     edit: Callable[[Batch], Edit] | None = None,
+    part: Part | None = None,
+    copies: int = 1,
 ) -> Generation:
     """Sample an answer to every prompt.
 
@@ -58,19 +60,22 @@ def generate(
         key: Typed PRNG key.
         sampling: Static rule and limit.
         edit: Asked for the change of block outputs in the prompts [b, t], and then in every step's tokens [b, 1].
+        part: Where the answers are some rows of a larger batch.
+        copies: Answers to each prompt, which is read once; they are rows side by side.
 
     Returns:
         See :class:`Generation`; stops early when every row has ended. The image placeholder is never drawn, unless the
         model is to answer as transformers does.
     """
-    rows, width = prompts.tokens.shape
+    asked, width = prompts.tokens.shape
+    rows = asked * copies
     ends = jnp.array((config.eos_token_id, *config.end_token_ids))
-    cache = empty_cache(config.language, rows, width + sampling.max_new_tokens, jnp.dtype(config.dtype))
+    cache = empty_cache(config.language, asked, width + sampling.max_new_tokens, jnp.dtype(config.dtype))
     if adapter is not None:
         # Once, and not for every token.
         adapter = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(config.dtype)), adapter)
     prefill = forward(config, base, adapter, prompts, cache=cache, prefill=True, edit=edit and edit(prompts))
-    base, adapter, cache = _apart(config, base, adapter, prefill.cache)
+    base, adapter, cache = _apart(config, base, adapter, _copied(prefill.cache, copies))
     # Beyond any table: no id is forbidden.
     forbidden = config.image_token_id if config.as_transformers is None else config.language.vocab_size
     blank = (rows, sampling.max_new_tokens)
@@ -89,6 +94,7 @@ def generate(
             logits(config, base, hidden)[:, 0],
             sampling,
             forbidden,
+            part,
         )
         alive = ~state.ended
         return state.replace(
@@ -110,7 +116,7 @@ def generate(
         out = forward(config, base, adapter, batch, cache=state.cache, edit=edit and edit(batch))
         return emit(state.replace(cache=out.cache), out.hidden)
 
-    state = jax.lax.while_loop(unfinished, advance, emit(state, prefill.hidden[:, -1:]))
+    state = jax.lax.while_loop(unfinished, advance, emit(state, _side_by_side(prefill.hidden[:, -1:], copies, 0)))
     return Generation(
         tokens=state.tokens,
         log_probs=state.log_probs,
@@ -120,3 +126,16 @@ def generate(
         # NaN or infinity among a row's logits leaves no token a finite log-probability.
         finite=jnp.isfinite(state.log_probs).all(1),
     )
+
+
+def _copied(cache: Cache, copies: int) -> Cache:
+    """Every row of a cache several times."""
+    return cache.replace(
+        keys=_side_by_side(cache.keys, copies, 1),
+        values=_side_by_side(cache.values, copies, 1),
+        mask=_side_by_side(cache.mask, copies, 0),
+    )
+
+
+def _side_by_side(x: Array, copies: int, axis: int) -> Array:
+    return x if copies == 1 else jnp.repeat(x, copies, axis)

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
 from vlm_jax.errors import InputError
+from vlm_jax.parallel.mesh import BATCH_AXES, constrain
 
 _NEVER = -jnp.inf
 # Below it float32 divides logits to infinity, or takes the mass of a token for nothing; 0 says greedy.
@@ -36,6 +38,19 @@ class Sampling:
             raise InputError(str(self), f"max_new_tokens >= 1, {ranges}")
 
 
+@flax.struct.dataclass
+class Part:
+    """Some rows of a larger batch: every ``parts``-th from row ``number`` on. Each draws what it draws in the whole.
+
+    Attributes:
+        number: Of the part, from 0.
+        parts: Of equal size, as ``train.optim.split_rows`` makes them.
+    """
+
+    number: Int32[Array, ""]
+    parts: int = flax.struct.field(pytree_node=False)
+
+
 def keep_top_k(logits: Float[Array, "b v"], k: int) -> Float[Array, "b v"]:
     """Minus infinity below the k-th largest logit (ties with it are kept, as in transformers)."""
     threshold = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][:, -1:]
@@ -52,8 +67,22 @@ def keep_top_p(logits: Float[Array, "b v"], p: float) -> Float[Array, "b v"]:
     return jnp.where(keep, logits, _NEVER)
 
 
+def _gumbel_like(key: Array, logits: Float[Array, "b v"], part: Part | None) -> Float[Array, "b v"]:
+    """Standard Gumbel noise; logits with it added are largest at a token drawn from their softmax.
+
+    A part's rows are cut out of the whole batch's noise, which is made anew in each part: a few operations a number,
+    nothing beside a step of a model with that many tokens to choose from.
+    """
+    rows, vocabulary = logits.shape
+    if part is None:
+        return jax.random.gumbel(key, (rows, vocabulary), logits.dtype)
+    whole = jax.random.gumbel(key, (rows * part.parts, vocabulary), logits.dtype)
+    strided = constrain(whole.reshape(rows, part.parts, vocabulary), BATCH_AXES, None, "tensor")
+    return jax.lax.dynamic_index_in_dim(strided, part.number, axis=1, keepdims=False)
+
+
 def choose(
-    key: Array, logits: Float[Array, "b v"], sampling: Sampling, forbidden: int
+    key: Array, logits: Float[Array, "b v"], sampling: Sampling, forbidden: int, part: Part | None = None
 ) -> tuple[Int32[Array, " b"], Float[Array, " b"]]:
     """One token per row and its log-probability under the distribution that it was drawn from.
 
@@ -62,6 +91,7 @@ def choose(
         logits: Float32 scores of the next token.
         sampling: The rule (static).
         forbidden: An id that is never chosen (the image placeholder); may lie outside the vocabulary.
+        part: Where these are some rows of a larger batch.
     """
     logits = jnp.where(jnp.arange(logits.shape[-1]) == forbidden, _NEVER, logits)
     if sampling.temperature == 0:
@@ -72,6 +102,7 @@ def choose(
             logits = keep_top_k(logits, sampling.top_k)
         if sampling.top_p < 1:
             logits = keep_top_p(logits, sampling.top_p)
-        tokens = jax.random.categorical(key, logits)
+        # What jax.random.categorical does.
+        tokens = jnp.argmax(logits + _gumbel_like(key, logits, part), -1)
     log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits, -1), tokens[:, None], -1)[:, 0]
     return tokens.astype(jnp.int32), log_probs

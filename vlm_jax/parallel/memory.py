@@ -125,14 +125,20 @@ def itemsize(config: LlavaConfig) -> int:
     return np.dtype(config.dtype).itemsize
 
 
-def require_answering(model: Placed, rows: int, width: int, new_tokens: int) -> None:
+def require_answering(
+    model: Placed,
+    rows: int,
+    width: int,
+    new_tokens: int,
+    remedy: str = "a smaller batch size, or fewer new tokens",
+) -> None:
     """Asked before batches of prompts are made, since they take memory themselves, and again of each as it is.
 
     Raises:
         InputError: The devices have less memory than :func:`answering` and the weights take.
     """
     needs = answering(model.config, rows, width, new_tokens)
-    require_fits(model.mesh, _beside(model, needs), "a smaller batch size, or fewer new tokens")
+    require_fits(model.mesh, _beside(model, needs), remedy)
 
 
 def require_reading(model: Placed, rows: int, width: int) -> None:

@@ -18,7 +18,7 @@ from vlm_jax.files import plain
 # Options that decide where and how a run goes on, not what comes out of it.
 _WITHOUT_EFFECT = (
     *("checkpoint", "out", "output", "mesh", "preset", "recipe", "microbatches", "save_every", "attention", "unroll"),
-    *("allow_outside", "allow_empty", "hosts"),
+    *("rollout_parts", "allow_outside", "allow_empty", "hosts"),
 )
 
 # Names of what :func:`begin` is given itself.

@@ -69,11 +69,15 @@ def apply_gradients(optim: Optim, state: TrainState, gradients: Params) -> tuple
 
 def summed(function: Callable[[Any], Any], parts: Any) -> Any:
     """Sum of ``function(part)`` over the leading axis of ``parts``, one part at a time and in the memory of one."""
+    first = jax.tree.map(lambda x: x[0], parts)
+    if len(jax.tree.leaves(parts)[0]) == 1:
+        # No sum, and no second copy of the gradients to add it up in.
+        return function(first)
 
     def add(total, part):
         return jax.tree.map(jnp.add, total, function(part)), None
 
-    one = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
+    one = jax.eval_shape(function, first)
     return jax.lax.scan(add, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one), parts)[0]
 
 

@@ -1,10 +1,11 @@
 """PPO from a reward model (Schulman et al. 2017; Ouyang et al. 2022), as LLaVA-RLHF applies it to images.
 
-One step is two compiled functions with a short stop on the host between them, where answers become text for the log
-and for rules that read text:
+One step is three compiled functions. Between them the host sees how long the answers are (what follows is as wide as
+the longest of them), and turns them into text for the log and for rules that read text:
 
-    rollout:    sample answers; log-probs of policy and reference, values, reward scores (one forward each)
-    ppo_update: token rewards -> advantages -> epochs x minibatches of clipped policy and value losses
+    sample_answers: an answer to every prompt
+    measure:        log-probs of policy and reference, values, reward scores (one forward each)
+    ppo_update:     token rewards -> advantages -> epochs x minibatches of clipped policy and value losses
 
 Policy, reference, reward and value are adapters over one base. ``state.params`` is ``{"policy": {"lora"}, "value":
 {"lora", "head"}}``; ``frozen`` is ``{"reference": {"lora"}, "reward": {"lora", "head"}}``.
@@ -22,7 +23,7 @@ from vlm_jax.arrays import Batch, Generation, Params, PromptBatch
 from vlm_jax.config import LlavaConfig
 from vlm_jax.errors import InputError
 from vlm_jax.generate.decode import generate
-from vlm_jax.generate.sampling import Sampling
+from vlm_jax.generate.sampling import Part, Sampling
 from vlm_jax.models.adapters import init_value_head
 from vlm_jax.models.llava import forward, scores
 from vlm_jax.train.advantages import KlEstimator, generalised_advantages, kl_estimate, whiten
@@ -66,8 +67,9 @@ class PpoSettings:
     out of everything and puts the reward on the last real token. With gamma = lambda = 1 the real tokens' returns are
     the same in both.
 
-    ``microbatches`` splits the measuring of a rollout, and each minibatch, into parts that are worked through one after
-    the other: the same results in a part of the memory.
+    ``rollout_parts`` splits the sampling of a rollout, ``microbatches`` its measuring and each minibatch, into parts
+    that are worked through one after the other: the same results in a part of the memory. Sampling reads all weights
+    for every token, however few rows there are, and stores no activations: its parts are better large.
     """
 
     optim: Optim
@@ -83,6 +85,7 @@ class PpoSettings:
     value_coefficient: float = 0.1
     epochs: int = 2
     minibatches: int = 2
+    rollout_parts: int = 1
     microbatches: int = 1
     pads: Literal["masked", "counted"] = "masked"
 
@@ -172,11 +175,39 @@ def rollout(
     batch: PromptBatch,
     key: Array,
 ) -> Rollout:
-    """Sample one answer per prompt and measure it.
+    """:func:`sample_answers` and :func:`measure`, as wide as the longest answer may be."""
+    answer = sample_answers(config, settings, base, params, batch.prompt, key)
+    return measure(config, settings, base, params, frozen, answer, batch)
+
+
+def sample_answers(
+    config: LlavaConfig, settings: PpoSettings, base: Params, params: Params, prompts: Batch, key: Array
+) -> Generation:
+    """One answer of the policy to each prompt. No draw depends on the number of parts."""
+
+    def answers(prompts: Batch, part: Part | None = None) -> Generation:
+        return generate(config, base, params["policy"]["lora"], prompts, key, settings.sampling, part=part)
+
+    count = settings.rollout_parts
+    if count == 1:
+        return answers(prompts)
+    numbered = (split_rows(prompts, count), jnp.arange(count))
+    return join_rows(jax.lax.map(lambda one: answers(one[0], Part(one[1], count)), numbered))
+
+
+def measure(
+    config: LlavaConfig,
+    settings: PpoSettings,
+    base: Params,
+    params: Params,
+    frozen: Params,
+    answer: Generation,
+    batch: PromptBatch,
+) -> Rollout:
+    """What policy, reference, value and reward model make of the answers.
 
     Log-probabilities come from the training forward, not from the sampler, so that the first update sees ratio 1.
     """
-    answer = generate(config, base, params["policy"]["lora"], batch.prompt, key, settings.sampling)
     parts = split_rows((answer, batch), settings.microbatches)
     measured = jax.lax.map(lambda part: _measure(config, settings, base, params, frozen, *part), parts)
     return join_rows(measured)
@@ -191,7 +222,7 @@ def _measure(
     answer: Generation,
     batch: PromptBatch,
 ) -> Rollout:
-    """What policy, reference, value and reward model make of the answers."""
+    """:func:`measure` of one part."""
     sequences = join_answer(batch.prompt, answer)
     log_probs, _ = answer_log_probs(config, settings, base, params["policy"]["lora"], sequences, answer.mask)
     reference, _ = answer_log_probs(config, settings, base, frozen["reference"]["lora"], sequences, answer.mask)

@@ -22,11 +22,12 @@ class SftSettings:
 
 
 def overlay(base: Params, trained: Params) -> Params:
-    """The base with a trained subtree laid over it; neither argument is changed."""
-    return {
-        **base,
-        **{name: overlay(base[name], value) if isinstance(value, dict) else value for name, value in trained.items()},
+    """The base, which need not hold what is trained, with a trained subtree laid over it; neither is changed."""
+    laid = {
+        name: overlay(base.get(name, {}), value) if isinstance(value, dict) else value
+        for name, value in trained.items()
     }
+    return {**base, **laid}
 
 
 def sft_loss(
