@@ -285,7 +285,9 @@ def _rollout(asked: _Asked) -> list[Phase]:
     value, two = asked.reads(rows // parts, width, 0)
     score, three = asked.reads(rows // parts, width + sizes["suffix_length"], 0)
     measuring = [(likelihood.times(2 * parts), one), (value.times(parts), two), (score.times(parts), three)]
-    return [*_answers(asked, rows, sizes["prompt_length"], answer), *measuring]
+    drawn = sizes["rollout_parts"]
+    sampling = _answers(asked, rows // drawn, sizes["prompt_length"], answer)
+    return [*((cost.times(drawn), needs) for cost, needs in sampling), *measuring]
 
 
 def _score(asked: _Asked) -> list[Phase]:
