@@ -155,7 +155,8 @@ class Program:
 def _parsed(text: str) -> tuple[dict[str, Computation], str]:
     computations, entry, name, lines = {}, "", "", []
     for line in text.splitlines():
-        if line.startswith("}"):
+        # Not what closes a constant of several lines.
+        if line.rstrip() == "}":
             instructions = {one.name: one for one, _ in lines}
             root = next((one for one, is_root in lines if is_root), None)
             if root is not None:
@@ -186,7 +187,8 @@ def _first(written: str) -> tuple[str, str]:
         depth += (letter == "(") - (letter == ")")
         if not depth:
             return written[: place + 1], written[place + 1 :].lstrip()
-    raise ValueError(f"no end of {written[:80]!r}")
+    # A constant goes on in the next lines.
+    return written, ""
 
 
 def _transfer(computation: Computation, instruction: Instruction, kind: str, name: str, times: int) -> Transfer:
