@@ -162,7 +162,7 @@ def _parsed(text: str) -> tuple[dict[str, Computation], str]:
             if root is not None:
                 computations[name] = Computation(instructions, root)
             lines = []
-        elif line.endswith("{") and not line.startswith((" ", "HloModule")):
+        elif line.endswith("{") and line.startswith(("%", "ENTRY ")):
             name = line.removeprefix("ENTRY ").lstrip("%").split(" ")[0].split("(")[0]
             entry = name if line.startswith("ENTRY ") else entry
         elif (found := _LINE.match(line)) is not None:
