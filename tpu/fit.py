@@ -59,7 +59,7 @@ def sweep(only: str, minutes: float) -> None:
         each = statistics.fmean(record["seconds"] for record in records.values()) if records else 0
         print(f"{spent / 60:.0f} min; {len(left)} cells, about {each * len(left) / 3600:.1f} h, left", flush=True)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-            record = apart.submit(ask, question, records.get(question.name, {})).result()
+            record = apart.submit(ask, question, current(), records.get(question.name, {})).result()
         records[question.name] = record
         write_json(FILE, dict(sorted(records.items())))
         print(f"  {question.name}: {'' if record['fits'] else 'no, '}{record['seconds']:.0f} s", flush=True)
@@ -88,12 +88,18 @@ def _digest(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()[:16]
 
 
-def ask(question: Question, before: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a question. An older one holds where neither program nor compiler has changed."""
+def ask(question: Question, decides: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a question. An older one holds where neither program nor compiler has changed.
+
+    Args:
+        question: Of a cell.
+        decides: What :func:`current` said when this process began: files may change while it works.
+        before: The older record; empty where there is none.
+    """
     topology = topology_named(question.cell.topology)
     step = step_of(question.case, tpu_mesh(topology, *question.cell.layout))
     lowered = lower_step(step)
-    now = current() | {"program": _digest(lowered.as_text().encode())}
+    now = {**decides, "program": _digest(lowered.as_text().encode())}
     if all(before.get(name) == now[name] for name in ("versions", "program")):
         return {**before, **now}
     begun = time.monotonic()

@@ -155,13 +155,14 @@ class Program:
 def _parsed(text: str) -> tuple[dict[str, Computation], str]:
     computations, entry, name, lines = {}, "", "", []
     for line in text.splitlines():
-        if line.startswith("}"):
+        # Not what closes a constant of several lines.
+        if line.rstrip() == "}":
             instructions = {one.name: one for one, _ in lines}
             root = next((one for one, is_root in lines if is_root), None)
             if root is not None:
                 computations[name] = Computation(instructions, root)
             lines = []
-        elif line.endswith("{") and not line.startswith((" ", "HloModule")):
+        elif line.endswith("{") and line.startswith(("%", "ENTRY ")):
             name = line.removeprefix("ENTRY ").lstrip("%").split(" ")[0].split("(")[0]
             entry = name if line.startswith("ENTRY ") else entry
         elif (found := _LINE.match(line)) is not None:
@@ -186,7 +187,8 @@ def _first(written: str) -> tuple[str, str]:
         depth += (letter == "(") - (letter == ")")
         if not depth:
             return written[: place + 1], written[place + 1 :].lstrip()
-    raise ValueError(f"no end of {written[:80]!r}")
+    # A constant goes on in the next lines.
+    return written, ""
 
 
 def _transfer(computation: Computation, instruction: Instruction, kind: str, name: str, times: int) -> Transfer:

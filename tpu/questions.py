@@ -46,8 +46,10 @@ class Question:
 
     @property
     def case(self) -> Case:
-        changes = (("microbatches", self.microbatches), ("remat", self.cell.remat))
-        return Case(self.cell.preset, self.cell.step, self.cell.kind, changes)
+        changes = {"microbatches": self.microbatches, "remat": self.cell.remat}
+        if self.cell.step == "rollout":
+            changes["rollout_parts"] = self.microbatches
+        return Case(self.cell.preset, self.cell.step, self.cell.kind, tuple(changes.items()))
 
     @property
     def name(self) -> str:
@@ -56,8 +58,10 @@ class Question:
 
     @property
     def rows(self) -> int:
-        """Of one microbatch."""
-        return split_rows_of(self.case.sizes) // self.microbatches
+        """Of one microbatch; a rollout is split whole, both where it draws and where it measures."""
+        sizes = self.case.sizes
+        rows = sizes["batch_size"] if self.cell.step == "rollout" else split_rows_of(sizes)
+        return rows // self.microbatches
 
 
 def cells() -> list[Cell]:

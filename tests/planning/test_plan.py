@@ -17,9 +17,6 @@ from vlm_jax.planning.steps import Case, bytes_on_a_chip, step_of
 
 V5E = topology_named("v5e-16")
 LAYOUT = (1, 16, 1)
-# What the formulas do not know: beside an int8 base the update's program for one chip holds 12 GiB more than beside
-# nf4, whatever the number of rows; as much as the base in bfloat16, or in two other layouts.
-UNKNOWN = {"llava-rlhf-7b / ppo / int8 / v5e-1 / block / 1x1x1 / 256 parts"}
 
 
 @pytest.mark.parametrize("step", PHASES)
@@ -50,7 +47,8 @@ def test_arguments_are_those_of_the_step(step):
 
 def test_microbatches_take_less_memory_and_the_same_time():
     whole, parts = (
-        plan(Case("llava-1.5-7b", "sft lora", changes=(("microbatches", number),)), V5E, LAYOUT) for number in (1, 8)
+        plan(Case("llava-1.5-7b", "sft lora", changes=(("microbatches", number),)), topology_named("v5e-4"), (1, 4, 1))
+        for number in (1, 8)
     )
     assert sum(parts.temporaries.values()) < sum(whole.temporaries.values()) / 4
     assert parts.cost.flops == pytest.approx(whole.cost.flops)
@@ -62,7 +60,7 @@ def test_tensor_splits_what_a_chip_does():
     case = Case("llava-1.5-7b", "score")
     fsdp, tensor = plan(case, V5E, (1, 16, 1)), plan(case, V5E, (1, 4, 4))
     # Four times the rows, a quarter of the heads and hidden units.
-    assert tensor.temporaries["attention scores"] == pytest.approx(fsdp.temporaries["attention scores"], rel=0.01)
+    assert tensor.temporaries["kernels of a block"] == fsdp.temporaries["kernels of a block"] // 4
     assert tensor.cost.flops == pytest.approx(fsdp.cost.flops)
 
 
@@ -87,5 +85,5 @@ def test_the_slowest_of_three_is_the_bound():
 
 def test_the_plan_is_near_the_compiler():
     ratios = ratios_of(read())
-    assert len(ratios) > len(UNKNOWN)
-    assert far_off(ratios).keys() <= UNKNOWN
+    assert ratios
+    assert not far_off(ratios)

@@ -46,6 +46,12 @@ ENTRY %main (x: bf16[8,128]) -> f32[16] {
   %constant.4 = u32[]{:T(128)} constant(0)
   %start = (u32[]{:T(128)}, bf16[8,128]{1,0}) tuple(%constant.4, %x)
   %while.1 = (u32[]{:T(128)}, bf16[8,128]{1,0}) while(%start), condition=%condition, body=%body
+  %table = s32[1,2,2]{2,1,0} constant({
+  {
+    { 1, 2 },
+    { 3, 4 }
+  }
+})
   %numbers = f32[16]{0} constant({...})
   ROOT %all-reduce.1 = f32[16]{0} all-reduce(%numbers), channel_id=9, to_apply=%sum
 }

@@ -33,6 +33,7 @@ class Options:
             quarters of the memory are counted, what jax takes unless it is told otherwise.
         rows: Rows a step: conversations, pairs, or answers of a rollout.
         microbatches: Parts that they are worked through in.
+        rollout_parts: Parts that answers are drawn in; of `ppo` alone.
         base: Type of the frozen weights.
         max_length: Positions of a row, image included; not of `ppo`.
         prompt_length: Positions of a prompt, image included; of `ppo` alone.
@@ -48,6 +49,7 @@ class Options:
     topology: str
     rows: Annotated[int | None, Range(1, 1 << 20)] = None
     microbatches: Annotated[int | None, Range(1, 1 << 20)] = None
+    rollout_parts: Annotated[int | None, Range(1, 1 << 20)] = None
     base: Literal["bfloat16", "int8", "nf4", "nf4_double"] = "bfloat16"
     max_length: Annotated[int | None, Range(1, 1 << 20)] = None
     prompt_length: Annotated[int | None, Range(1, 1 << 20)] = None
@@ -100,7 +102,7 @@ def _changes(options: Options, asked: "Asked") -> dict[str, object]:
     from vlm_jax.errors import InputError
 
     names = {"rows": "batch_size", "lora_rank": "lora_rank", "remat": "remat"}
-    names |= {name: name for name in ("microbatches", "max_length", "prompt_length", "max_new_tokens")}
+    names |= {name: name for name in ("microbatches", "rollout_parts", "max_length", "prompt_length", "max_new_tokens")}
     given = {name: getattr(options, option) for option, name in names.items() if getattr(options, option) is not None}
     # The adapters' rank is a checkpoint's to say where the stage goes on from one.
     odd = sorted(name for name in given if name not in asked.sizes and name != "lora_rank")

@@ -139,13 +139,6 @@ def last_projections(weights: Weights, tokens: Number) -> Cost:
     return Cost(2 * language.layers * tokens * language.width * language.mlp_width / weights.tensor)
 
 
-def scores_traffic(weights: Weights, rows: Number, width: int, seen: int) -> Cost:
-    """Of attention that writes its scores: they are written, read by the softmax, and read once more, in float32."""
-    language = weights.config.language
-    size = rows * language.heads * width * seen * _FLOAT32 / weights.tensor
-    return Cost(traffic=3 * language.layers * size)
-
-
 def _sums(weights: Weights, tokens: Number) -> Number:
     """Bytes from others where tensor splits the blocks: two sums a block, each sent twice round."""
     language, tensor = weights.config.language, weights.tensor

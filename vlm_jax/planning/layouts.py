@@ -49,6 +49,10 @@ def require_layout(case: Case, layout: Layout, chips: int) -> None:
         raise InputError(f"{heads} heads on {written}", "tensor to divide them")
     sizes = case.sizes
     rows, parts = split_rows_of(sizes), sizes.get("microbatches", 1)
-    if rows % (parts * data * fsdp):
-        found = f"{rows} rows in {parts} microbatches on {written}"
-        raise InputError(found, f"microbatches of a multiple of {data * fsdp} rows (data x fsdp)")
+    for number, count, what in (
+        (rows, parts, "microbatches"),
+        (sizes["batch_size"], sizes.get("rollout_parts", 1), "rollout parts"),
+    ):
+        if number % (count * data * fsdp):
+            found = f"{number} rows in {count} {what} on {written}"
+            raise InputError(found, f"{what} of a multiple of {data * fsdp} rows (data x fsdp)")

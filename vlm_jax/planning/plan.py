@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlm_jax.config import PRESETS, LlavaConfig
+from vlm_jax.models.attend import implementation_for
 from vlm_jax.parallel import memory
 from vlm_jax.planning import costs
 from vlm_jax.planning.chips import Topology
@@ -25,7 +26,7 @@ _STATES, _HIDDEN = 8, 4
 # Positions whose logits exist at one time, in float32, and how many such arrays (train/losses.py).
 _CHUNK, _LOGITS = 256, 2
 # What the backward pass keeps of a block besides its input: states, hidden units, scores.
-_KEPT = {"block": (0, 0, 0), "dots": (6, 3, 0), "none": (12, 4, 2)}
+_KEPT = {"block": (0, 0, 0), "dots": (5, 2, 0), "none": (12, 4, 2)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ def plan(case: Case, topology: Topology, layout: Layout) -> Plan:
         topology: The chips.
         layout: How they are laid out; rows divide by it.
     """
-    asked = _Asked(case, layout)
+    asked = _Asked(case, layout, topology)
     phases = PHASES[case.step](asked)
     largest = max((needs for _, needs in phases), key=lambda needs: sum(needs.values()))
     spent = [cost for cost, _ in phases]
@@ -88,6 +89,7 @@ class _Asked:
 
     case: Case
     layout: Layout
+    topology: Topology
 
     @property
     def config(self) -> LlavaConfig:
@@ -141,23 +143,35 @@ class _Asked:
         head = 0 if self.layout[1] == 1 else size * language.width * language.vocab_size // self.tensor
         return {"kernels of a block": block, "kernel of the head": head}
 
-    def inside(self, rows: costs.Number, width: int, seen: int | None = None) -> dict[str, int]:
+    def inside(self, rows: costs.Number, width: int) -> dict[str, int]:
         """Of the block that is worked through."""
         language = self.config.language
         states = rows * width * (_STATES * language.width + _HIDDEN * language.mlp_width // self.tensor)
         states *= memory.itemsize(self.config)
-        return {"a block's states": int(states), "attention scores": int(_SCORES * self.scores(rows, width, seen))}
+        return {"a block's states": int(states), "attention scores": int(_SCORES * self.scores(rows, width))}
 
-    def scores(self, rows: costs.Number, width: int, seen: int | None = None) -> float:
-        """One block's attention scores in float32."""
-        return 4 * rows * self.config.language.heads * width * (seen or width) / self.tensor
+    def writes_scores(self, head_width: int) -> bool:
+        """Whether attention on these chips holds its scores."""
+        platform = "tpu" if self.topology.layout else "gpu"
+        return implementation_for(self.config.attention, platform, self.config.dtype, head_width) == "xla"
+
+    def scores(self, rows: costs.Number, width: int) -> float:
+        """One block's attention scores in float32, where there are any."""
+        language = self.config.language
+        return self.writes_scores(language.head_width) * 4 * rows * language.heads * width**2 / self.tensor
+
+    def scores_traffic(self, rows: costs.Number, width: int) -> costs.Cost:
+        """Bytes of all blocks' scores: written, read by the softmax, and read once more."""
+        return costs.Cost(traffic=3 * self.config.language.layers * self.scores(rows, width))
 
     def tower(self, rows: costs.Number) -> dict[str, int]:
         """Pictures as numbers, and the block of the tower that is worked through."""
         vision = self.config.vision
         tokens = vision.patches + 1
         states = tokens * (_STATES * vision.width + 2 * vision.mlp_width // self.tensor) * memory.itemsize(self.config)
-        scores = _SCORES * 4 * vision.heads * tokens**2 // self.tensor
+        scores = (
+            self.writes_scores(vision.width // vision.heads) * _SCORES * 4 * vision.heads * tokens**2 // self.tensor
+        )
         return {"the tower": int(rows * (3 * 4 * vision.image_size**2 + states + scores))}
 
     def logits(self, rows: costs.Number) -> dict[str, int]:
@@ -170,7 +184,7 @@ class _Asked:
         """A forward pass over so many rows."""
         rows, weights = self.rows(number), self.weights
         cost = weights.read() + costs.forward(weights, rows, width, adapted=True, heads=heads)
-        cost += costs.encode(weights, rows) + costs.scores_traffic(weights, rows, width, width)
+        cost += costs.encode(weights, rows) + self.scores_traffic(rows, width)
         needs = {**self.inside(rows, width), **self.gathered(), **(self.logits(rows) if heads > 1 else {})}
         return cost, needs
 
@@ -196,7 +210,7 @@ class _Asked:
         # attention's other side, as much again. Logits are always worked out twice.
         backward = blocks + attention + costs.Cost(flops=2 * trained * tokens / self.tensor) + head
         cost = blocks + recomputed + backward + head.times(2) + weights.read().times(2) + costs.encode(weights, rows)
-        cost += costs.scores_traffic(weights, rows, width, width).times(2)
+        cost += self.scores_traffic(rows, width).times(2)
         kept = memory.training(config, max(int(rows), 1), width, 1, 0, self.tensor)["activations"]
         states, hidden, squares = _KEPT[config.remat]
         language = config.language
@@ -258,8 +272,7 @@ def _answers(asked: _Asked, number: int, width: int, new_tokens: int) -> list[Ph
     cache = memory.answering(asked.config, max(int(rows), 1), width, new_tokens, asked.tensor)
     kept = {name: cache[name] for name in ("keys and values", "logits")}
     first, needs = asked.reads(number, width, 1)
-    # An empty cache is looked at as far as it goes.
-    needs |= {"attention scores": int(_SCORES * asked.scores(rows, width, slots)), **asked.tower(rows)}
+    needs |= asked.tower(rows)
     each = weights.read() + costs.forward(weights, rows, 1, adapted=True, heads=1, seen=slots)
     return [(first, needs | kept), (each.times(new_tokens - 1), asked.gathered() | kept)]
 
@@ -272,7 +285,9 @@ def _rollout(asked: _Asked) -> list[Phase]:
     value, two = asked.reads(rows // parts, width, 0)
     score, three = asked.reads(rows // parts, width + sizes["suffix_length"], 0)
     measuring = [(likelihood.times(2 * parts), one), (value.times(parts), two), (score.times(parts), three)]
-    return [*_answers(asked, rows, sizes["prompt_length"], answer), *measuring]
+    drawn = sizes["rollout_parts"]
+    sampling = _answers(asked, rows // drawn, sizes["prompt_length"], answer)
+    return [*((cost.times(drawn), needs) for cost, needs in sampling), *measuring]
 
 
 def _score(asked: _Asked) -> list[Phase]:

@@ -1,6 +1,7 @@
 """Stages of the road as people name them, each one step or several that share the chips one after the other."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,8 @@ class Asked:
     def mesh(self) -> Layout:
         """The layout, or the one that is chosen."""
         part = split_rows_of(self.sizes) // self.sizes.get("microbatches", 1)
-        return self.layout or default_layout(self.topology.count, part)
+        drawn = self.sizes["batch_size"] // self.sizes.get("rollout_parts", 1)
+        return self.layout or default_layout(self.topology.count, math.gcd(part, drawn))
 
     def with_changes(self, **figures: Any) -> "Asked":
         return dataclasses.replace(self, changes=tuple({**dict(self.changes), **figures}.items()))
@@ -63,6 +65,7 @@ def check(asked: Asked) -> None:
     InputError: The rows, the chips or the model do not divide as they are laid out.
     """
     require_parts(asked.sizes["batch_size"], asked.sizes.get("minibatches", 1), "minibatches")
+    require_parts(asked.sizes["batch_size"], asked.sizes.get("rollout_parts", 1), "rollout parts")
     require_parts(split_rows_of(asked.sizes), asked.sizes.get("microbatches", 1), "microbatches")
     for case in asked.cases:
         require_layout(case, asked.mesh, asked.topology.count)
@@ -82,10 +85,12 @@ def remedies(asked: Asked) -> list[str]:
 
 
 def _changes(asked: Asked) -> Iterator[str]:
-    rows, parts = split_rows_of(asked.sizes), asked.sizes.get("microbatches", 1)
-    more = [asked.with_changes(microbatches=n) for n in microbatch_choices(rows, asked.mesh) if n > parts]
-    if (split := _first_that_fits(more)) is not None:
-        yield f"--microbatches {split.sizes['microbatches']}"
+    for figure, rows in (("rollout_parts", asked.sizes["batch_size"]), ("microbatches", split_rows_of(asked.sizes))):
+        if figure in asked.sizes:
+            choices = microbatch_choices(rows, asked.mesh)
+            more = [asked.with_changes(**{figure: n}) for n in choices if n > asked.sizes[figure]]
+            if (split := _first_that_fits(more)) is not None:
+                yield f"--{figure.replace('_', '-')} {split.sizes[figure]}"
     kinds = BASES[BASES.index(asked.kind) + 1 :] if asked.stage != "sft-full" else ()
     if (fewer_bits := _first_that_fits([dataclasses.replace(asked, kind=kind) for kind in kinds])) is not None:
         yield f"--base {fewer_bits.kind}"

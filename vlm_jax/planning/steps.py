@@ -218,23 +218,29 @@ def _at(leaf: Any, sharding: jax.sharding.NamedSharding) -> jax.ShapeDtypeStruct
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=leaf.weak_type, sharding=sharding)
 
 
-def _sft(placed: Placed, params: Any) -> tuple[Callable, tuple]:
+def _sft(placed: Placed, base: Any, params: Any) -> tuple[Callable, tuple]:
     state = placed.state(params)
     settings = SftSettings(OPTIM, placed.sizes["microbatches"])
     step = jit_step(sft_step, placed.mesh, placed.config, settings, state=state)
-    return step, (placed.base, state, placed.texts())
+    return step, (base, state, placed.texts())
+
+
+def _sft_parts(placed: Placed, *parts: str) -> tuple[Callable, tuple]:
+    """The base holds what is not trained alone."""
+    rest = {name: part for name, part in placed.base.items() if name not in parts}
+    return _sft(placed, rest, {"base": {part: placed.base[part] for part in parts}})
 
 
 def _sft_projector(placed: Placed) -> tuple[Callable, tuple]:
-    return _sft(placed, {"base": {"projector": placed.base["projector"]}})
+    return _sft_parts(placed, "projector")
 
 
 def _sft_lora(placed: Placed) -> tuple[Callable, tuple]:
-    return _sft(placed, placed.lora)
+    return _sft(placed, placed.base, placed.lora)
 
 
 def _sft_full(placed: Placed) -> tuple[Callable, tuple]:
-    return _sft(placed, {"base": {part: placed.base[part] for part in ("projector", "language")}})
+    return _sft_parts(placed, "projector", "language")
 
 
 def _reward(placed: Placed) -> tuple[Callable, tuple]:
@@ -245,6 +251,8 @@ def _reward(placed: Placed) -> tuple[Callable, tuple]:
 
 
 def _rollout(placed: Placed) -> tuple[Callable, tuple]:
+    """Both halves as one program, at the widest: the verb runs them one after the other, and measures no wider than the
+    longest answer."""
     params = placed.by_rule({"policy": placed.lora, "value": placed.role})
     frozen = placed.by_rule({"reference": placed.lora, "reward": placed.role})
     sample = jax.jit(functools.partial(rollout, placed.config, placed.ppo_settings()))
