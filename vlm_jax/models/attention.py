@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float, Int32
 
 from vlm_jax.arrays import Params
 from vlm_jax.config import RopeScaling
 from vlm_jax.models.attend import Implementation, Visible, attend
 from vlm_jax.models.layers import Linear, kept
+from vlm_jax.parallel.mesh import by_rows
 
 
 @flax.struct.dataclass
@@ -38,7 +40,9 @@ class Cache:
 
         def put(store, new):
             if not isinstance(store, tuple):
-                return jax.lax.dynamic_update_slice(store, new[None].astype(store.dtype), (layer, 0, self.used, 0, 0))
+                # Left to itself the TPU's compiler puts rows innermost, and fills up eight of them to 128.
+                new = by_rows(in_order, new.astype(store.dtype))
+                return jax.lax.dynamic_update_slice(store, new[None], (layer, 0, self.used, 0, 0))
             new = rearrange(new, "b t k h -> b k h t").astype(store[layer].dtype)
             own = jax.lax.dynamic_update_slice(store[layer], new, (0, 0, 0, self.used))
             return (*store[:layer], own, *store[layer + 1 :])
@@ -59,6 +63,11 @@ class Cache:
             return tuple(rearrange(stack, "l b s k h -> l b k h s"))
 
         return self.replace(keys=layers(self.keys), values=layers(self.values))
+
+
+def in_order(x: Array) -> Array:
+    """Its last axis innermost in memory, as numpy has it."""
+    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
 
 
 def rotary_frequencies(
