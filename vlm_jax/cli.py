@@ -16,6 +16,7 @@ VERBS = {
     "sft": "fine-tune a checkpoint on LLaVA-format conversations, with an adapter or all language weights",
     "reward": "train a Bradley-Terry reward model on preference pairs, with or without factual captions",
     "ppo": "optimise a policy against a reward model with PPO, images included",
+    "plan": "whether a stage fits on GPUs or TPUs, and how long a step takes at best; no device is needed",
     "recipe": "figures for a preset and a stage, each with its source: list them, or show one",
     "sample": "several answers to each prompt about any images, scored by a reward model where one is named",
     "score": "a reward model's scores of pairs, or of any answers, about any images",

@@ -21,7 +21,7 @@ FLOORS = (
     ("checkpoints",),
     ("generate",),
     ("interpret", "train"),
-    ("runs",),
+    ("planning", "runs"),
     ("evals",),
     ("report", "scripting"),
     ("commands",),

@@ -2,13 +2,13 @@
 
 import functools
 import itertools
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tpu.program import Program
 from vlm_jax.arrays import Batch, PreferenceBatch, PromptBatch
 from vlm_jax.config import PRESETS
 from vlm_jax.generate.sampling import Sampling
@@ -171,11 +171,8 @@ def compiled_sft(**axes):
 
 
 def collectives(program):
-    """Kind and shapes of every transfer between devices in a compiled program."""
-    kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
-    for shapes, kind in re.findall(rf"= (\(.*?\)|\S+) ({kinds})(?:-start)?\(", program.as_text()):
-        for dimensions in re.findall(r"\w+\[([\d,]*)\]", shapes):
-            yield kind, tuple(int(size) for size in dimensions.split(",") if size)
+    """Kind and shape of everything that travels between devices in a compiled program."""
+    return [(one.kind, shape) for one in Program(program.as_text()).transfers() for shape in one.shapes]
 
 
 @pytest.mark.parametrize("axes", [{"data": 8}, {"fsdp": 8}], ids=str)

@@ -41,7 +41,7 @@ def bytes_of(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
 
 
-def answering(config: LlavaConfig, rows: int, width: int, new_tokens: int) -> dict[str, int]:
+def answering(config: LlavaConfig, rows: int, width: int, new_tokens: int, tensor: int = 1) -> dict[str, int]:
     """Of a batch of answers (``generate.decode.generate``), beside the weights.
 
     Args:
@@ -49,6 +49,7 @@ def answering(config: LlavaConfig, rows: int, width: int, new_tokens: int) -> di
         rows: Of the batch.
         width: Positions of the prompts, at least; image included.
         new_tokens: Limit of an answer.
+        tensor: Parts that heads, hidden units and vocabulary are split into: the bytes are those of one part.
 
     Returns:
         Bytes by what they are for.
@@ -56,16 +57,16 @@ def answering(config: LlavaConfig, rows: int, width: int, new_tokens: int) -> di
     language = config.language
     slots = language.layers * rows * (width + new_tokens) * language.kv_heads * language.head_width
     return {
-        "keys and values": 2 * slots * _itemsize(config),
+        "keys and values": 2 * slots * itemsize(config) // tensor,
         "attention mask": rows * width * (width + new_tokens),
         # Token, float32 log-probability and mask.
         "answers": 9 * rows * new_tokens,
-        "logits": 4 * rows * language.vocab_size,
+        "logits": 4 * rows * language.vocab_size // tensor,
         **_images(config, rows),
     }
 
 
-def reading(config: LlavaConfig, rows: int, width: int) -> dict[str, int]:
+def reading(config: LlavaConfig, rows: int, width: int, tensor: int = 1) -> dict[str, int]:
     """Of one forward pass over a batch: the states between blocks and, inside one, the MLP's hidden units; all of the
     blocks read one mask.
 
@@ -73,18 +74,21 @@ def reading(config: LlavaConfig, rows: int, width: int) -> dict[str, int]:
         config: Of the model.
         rows: Of the batch.
         width: Positions, at least; image included.
+        tensor: As in :func:`answering`.
     """
     language = config.language
-    states = rows * width * (language.width + language.mlp_width) * _itemsize(config)
+    states = rows * width * (language.width + language.mlp_width // tensor) * itemsize(config)
     return {
         "activations": states,
-        "attention": _scores(config, rows, width),
+        "attention": _scores(config, rows, width) // tensor,
         "attention mask": rows * width**2,
         **_images(config, rows),
     }
 
 
-def training(config: LlavaConfig, rows: int, width: int, microbatches: int, trained: int) -> dict[str, int]:
+def training(
+    config: LlavaConfig, rows: int, width: int, microbatches: int, trained: int, tensor: int = 1
+) -> dict[str, int]:
     """Of one update: what a backward pass keeps in any case (each block's input), and the optimizer's state.
 
     Args:
@@ -93,12 +97,13 @@ def training(config: LlavaConfig, rows: int, width: int, microbatches: int, trai
         width: Positions of a row; image included.
         microbatches: Parts that the batch is worked through in.
         trained: Numbers that are trained.
+        tensor: As in :func:`answering`.
     """
     language, part = config.language, rows // microbatches
-    states = (language.layers * language.width + language.mlp_width) * part * width * _itemsize(config)
+    states = (language.layers * language.width + language.mlp_width // tensor) * part * width * itemsize(config)
     return {
         "activations": states,
-        "attention": _scores(config, part, width),
+        "attention": _scores(config, part, width) // tensor,
         "attention mask": part * width**2,
         # Values, two moments and a gradient, in float32.
         "what is trained": 16 * trained,
@@ -108,14 +113,15 @@ def training(config: LlavaConfig, rows: int, width: int, microbatches: int, trai
 
 def _scores(config: LlavaConfig, rows: int, width: int) -> int:
     """Of one block's attention, whose scores all exist at one time."""
-    return rows * config.language.heads * width**2 * _itemsize(config)
+    return rows * config.language.heads * width**2 * itemsize(config)
 
 
 def _images(config: LlavaConfig, rows: int) -> dict[str, int]:
     return {"pictures": 3 * rows * config.vision.image_size**2}
 
 
-def _itemsize(config: LlavaConfig) -> int:
+def itemsize(config: LlavaConfig) -> int:
+    """Bytes of a number of the arithmetic."""
     return np.dtype(config.dtype).itemsize
 
 
