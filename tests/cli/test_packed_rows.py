@@ -1,4 +1,4 @@
-"""`vlm-jax sft --rows packed`: the run of padded rows, in fewer positions."""
+"""`vlm-jax sft --batching packed`: the run of padded rows, in fewer positions."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ SHORT, LONG = "Is there a kite in the image?", "How many houses are there?"
 
 @pytest.fixture(scope="module")
 def command(world, checkpoint, tmp_path_factory):
-    """The verb over conversations of one to six turns, some without a picture; its arguments but --out and --rows."""
+    """Over conversations of one to six turns, some without a picture; all arguments but --out and --batching."""
     pictures, rows = sorted((world / "images").iterdir()), []
     for number in range(24):
         seen = number % 4 != 3
@@ -35,10 +35,10 @@ def command(world, checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(command, tmp_path_factory):
-    """rows -> folder of a run of six steps."""
+    """batching -> folder of a run of six steps."""
     folder = tmp_path_factory.mktemp("runs")
-    for rows in ("padded", "packed"):
-        main([*command, "--out", str(folder / rows), "--rows", rows])
+    for batching in ("padded", "packed"):
+        main([*command, "--out", str(folder / batching), "--batching", batching])
     return folder
 
 
@@ -51,7 +51,7 @@ def assert_same_adapter(one, other):
 
 
 def test_the_updates_are_those_of_padded_rows(runs):
-    padded, packed = (read_metrics(runs / rows / "metrics.jsonl") for rows in ("padded", "packed"))
+    padded, packed = (read_metrics(runs / batching / "metrics.jsonl") for batching in ("padded", "packed"))
     assert padded[-1]["tokens"] == packed[-1]["tokens"]
     assert padded[-1]["loss"] == pytest.approx(packed[-1]["loss"], rel=1e-4)
     assert padded[-1]["gradient_norm"] == pytest.approx(packed[-1]["gradient_norm"], rel=1e-3)
@@ -71,17 +71,18 @@ def test_a_run_goes_on_in_rows_of_the_other_kind(command, runs, tmp_path, monkey
 
     monkeypatch.setattr(loop, "place_batch", interrupted)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        main([*command, "--out", str(tmp_path / "out"), "--rows", "padded"])
+        main([*command, "--out", str(tmp_path / "out"), "--batching", "padded"])
     assert "8 rows of 160 positions a step, " in capsys.readouterr().out
-    assert not (tmp_path / "out" / "adapter").exists()
+    assert [path.name for path in (tmp_path / "out" / "steps").iterdir()] == ["2"]
     monkeypatch.undo()
-    main([*command, "--out", str(tmp_path / "out"), "--rows", "packed"])
+    main([*command, "--out", str(tmp_path / "out"), "--batching", "packed"])
     assert "rows of 160 positions a step, " in capsys.readouterr().out
     assert_same_adapter(tmp_path / "out", runs / "packed")
 
 
 def test_the_recipe_of_the_tiny_model_pads(checkpoint):
     places = {"checkpoint": str(checkpoint), "data": Path("rows.json"), "images": Path("images"), "out": Path("out")}
-    assert sft.complete(sft.Options(**places)).rows == "padded"
-    said = {name: read(name).options["rows"] for name in names() if "/sft-" in name}
-    assert {name for name, rows in said.items() if rows == "padded"} == {"scenes-tiny/sft-full", "scenes-tiny/sft-lora"}
+    assert sft.complete(sft.Options(**places)).batching == "padded"
+    said = {name: read(name).options["batching"] for name in names() if "/sft-" in name}
+    padded = {name for name, batching in said.items() if batching == "padded"}
+    assert padded == {"scenes-tiny/sft-full", "scenes-tiny/sft-lora"}

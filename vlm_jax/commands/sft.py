@@ -42,7 +42,7 @@ class Options(Training, NewAdapter):
         trainable: An adapter, or projector and language model.
         epochs: Passes over the data.
         max_length: Positions of a conversation, image included; longer ones are cut at the right.
-        rows: One conversation in each row, the rest of which is `padded`; or several in a row of --max-length, each as
+        batching: One conversation a row, the rest of which is `padded`; or several in a row of --max-length, each as
             if it were alone (`packed`): the same updates in fewer rows.
     """
 
@@ -51,7 +51,7 @@ class Options(Training, NewAdapter):
     trainable: Literal["lora", "full"] = "lora"
     epochs: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
     max_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
-    rows: Literal["padded", "packed"] | None = from_recipe()
+    batching: Literal["padded", "packed"] | None = from_recipe()
 
 
 def run(options: Options) -> None:
@@ -67,7 +67,7 @@ def run(options: Options) -> None:
 
     options = complete(options)
     result = options.out / ("adapter" if options.trainable == "lora" else "checkpoint")
-    begun = begin(options, result, options.out / "run.json", options.checkpoint, without_effect=("rows",))
+    begun = begin(options, result, options.out / "run.json", options.checkpoint, without_effect=("batching",))
     if begun.finished():
         return
     rows = read_instructions(options.data, options.images, allow_outside=options.allow_outside)
@@ -124,7 +124,7 @@ def packing_of(
     from vlm_jax.parallel.local_rows import parts_of
 
     each = f"rows of {options.max_length} positions"
-    if options.rows == "padded":
+    if options.batching == "padded":
         share = 1 - sum(lengths) / (len(lengths) * options.max_length)
         print(f"{options.batch_size} {each} a step, {share:.0%} padding")
         return None
