@@ -80,8 +80,8 @@ def run(options: Options) -> None:
     sees = any(record.image is not None for record in records)
     frozen = without_trained(options, model, sees)
     packing = packing_of(options, model, records, lengths, steps)
-    rows = packing.shapes[-1] if packing else options.batch_size
-    shape = rows, options.max_length, parts_of_step(options, packing, rows)
+    most = packing.shapes[-1] if packing else options.batch_size
+    shape = most, options.max_length, parts_of_step(options, packing, most)
     require_training(frozen, *shape, lambda: first_weights(options, model, sees))
     stored = str(model.base["language"]["embedding"].dtype)
     state = place(model.mesh, start(optim, first_weights(options, model, sees)))
