@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.claims import Claim, Summary, Wanted, versions_of
+from experiments.speed import gpu_readme
 from experiments.speed.cpu import LIMITS
 from experiments.speed.readme import load, ratio, title
 from vlm_jax.files import read_json
@@ -20,7 +21,9 @@ _RESAMPLES = 1000
 
 def summary(folder: Path) -> Summary:
     runs = load(folder, "main")
-    claims = [claim for name, one in runs.items() for claim in _of(name, one)]
+    claims = [claim for name, one in runs.items() for claim in _of(name, one)] + gpu_readme.claims(
+        gpu_readme.results(folder)
+    )
     return Summary(claims, versions_of([read_json(folder / "results" / "cpu.json")]))
 
 

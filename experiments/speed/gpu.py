@@ -177,6 +177,31 @@ def attention(shapes: Shapes, note: Callable[..., None]) -> None:
         got = both("bfloat16", how)
         error = [float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) for a, b in zip(got, exact, strict=True)]
         note(**{f"{how}_error": error[0], f"{how}_gradient_error": error[1]})
+    note(milliseconds=_kernels(shapes, fused))
+
+
+def _kernels(shapes: Shapes, fused: str) -> dict[str, float]:
+    """Forward and backward pass of one layer's attention at the published shape, by what it is told of the mask."""
+    import jax
+    import jax.numpy as jnp
+
+    from vlm_jax.models.attend import Visible, attend
+
+    width = shapes.of(4096, 64)
+    keys = jax.random.split(jax.random.key(0), 3)
+    arrays = [jax.random.normal(key, (2, width, shapes.of(32, 2), 128), jnp.bfloat16) for key in keys]
+    causal = jnp.tri(width, dtype=bool)[None, None]
+    told = {"causality": Visible(causal=True), "mask": Visible(mask=causal)}
+    ways = {f"{fused}, {name}": (fused, visible) for name, visible in told.items()}
+    found = {}
+    for name, (how, visible) in (ways | {"xla, mask": ("xla", told["mask"])}).items():
+
+        def total(*arrays, how=how, visible=visible):
+            return attend(*arrays, visible, how).astype(jnp.float32).sum()
+
+        step = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+        found[name] = 1e3 * times(lambda step=step: step(*arrays), 7)[1]
+    return found
 
 
 def sft(shapes: Shapes, note: Callable[..., None], rows: int, width: int, images: bool, unroll: bool = False) -> None:

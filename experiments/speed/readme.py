@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.claims import record
 from experiments.generated import replace_between
+from experiments.speed import gpu_readme
 from experiments.speed.cases import TITLES
 from vlm_jax.files import read_json
 
@@ -105,6 +106,7 @@ def write_readme(folder: Path) -> None:
         "cpu": main_table(main),
         "caches": caches_table(main),
         "compiled": compiled_table(load(folder, "compiled").values()),
+        "gpu": gpu_readme.table(gpu_readme.results(folder)),
         "slopes": slopes_table(load(folder, "slopes").values()),
     }
     for name, text in tables.items():

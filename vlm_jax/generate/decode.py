@@ -36,9 +36,7 @@ def _apart(
     its share of a stack where it lies."""
     if platform() == "tpu":
         return base, adapter, cache
-    layers = config.language.layers
-    apart = cache.replace(keys=unstacked(cache.keys, layers), values=unstacked(cache.values, layers))
-    return blocks_apart(config, base), adapter and unstacked(adapter, layers), apart
+    return blocks_apart(config, base), adapter and unstacked(adapter, config.language.layers), cache.apart()
 
 
 def generate(

@@ -97,6 +97,11 @@ def attend(
             return _of_even_width(q, k, v, visible)
         same = (visible.segments[:, :, None] == visible.segments[:, None, :])[:, None]
         mask = same if mask is None else mask & same
+    if implementation == "xla":
+        if visible.causal:
+            causal = jnp.tri(q.shape[1], dtype=bool)[None, None]
+            mask = causal if mask is None else mask & causal
+        return _xla(q, k, v, mask)
     try:
         return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=visible.causal, implementation=implementation)
     except RuntimeError as error:
@@ -114,6 +119,53 @@ def _of_even_width(q: Array, k: Array, v: Array, visible: Visible) -> Array:
         mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 1), (0, 1)))
     segments = jnp.pad(visible.segments, ((0, 0), (0, 1)), constant_values=-1)
     return attend(*more, Visible(mask, visible.causal, segments), "cudnn")[:, :-1]
+
+
+@jax.custom_vjp
+def _xla(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+    return _mixed(_weights(q, k, mask), v)
+
+
+def _weights(q: Array, k: Array, mask: Array | None) -> Float[Array, "b k g t s"]:
+    """What each query takes of each key; g = n / k query heads read one head of keys."""
+    scores = jnp.einsum("btkgh,bskh->bkgts", _grouped(q, k), k, preferred_element_type=jnp.float32)
+    scores = scores * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask[:, :, None], scores, jnp.finfo(jnp.float32).min)
+    return jax.nn.softmax(scores, -1).astype(q.dtype)
+
+
+def _mixed(weights: Float[Array, "b k g t s"], v: Array) -> Float[Array, "b t n h"]:
+    mixed = jnp.einsum("bkgts,bskh->btkgh", weights, v)
+    return mixed.reshape(*mixed.shape[:2], -1, mixed.shape[-1])
+
+
+def _grouped(q: Array, k: Array) -> Float[Array, "b t k g h"]:
+    return q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[-1])
+
+
+def _xla_forward(q: Array, k: Array, v: Array, mask: Array | None) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+    weights = _weights(q, k, mask)
+    return _mixed(weights, v), (q, k, v, weights)
+
+
+def _xla_backward(kept: tuple[Array, Array, Array, Array], gradient: Array) -> tuple[Array, Array, Array, None]:
+    """By hand, because one array of weights is all that it takes; what JAX derives keeps three and turns them around.
+
+    With weights p and the result's gradient g: dv = p' g, ds = p (g v' - sum(p g v')), dq = ds k / sqrt(h),
+    dk = ds' q / sqrt(h).
+    """
+    q, k, v, weights = kept
+    gradient = _grouped(gradient, k)
+    by_key = jnp.einsum("btkgh,bskh->bkgts", gradient, v, preferred_element_type=jnp.float32)
+    by_key = weights * (by_key - (by_key * weights).sum(-1, keepdims=True)) * q.shape[-1] ** -0.5
+    by_key = by_key.astype(q.dtype)
+    of_query = jnp.einsum("bkgts,bskh->btkgh", by_key, k).reshape(q.shape)
+    of_key = jnp.einsum("bkgts,btkgh->bskh", by_key, _grouped(q, k))
+    return of_query, of_key, jnp.einsum("bkgts,btkgh->bskh", weights, gradient), None
+
+
+_xla.defvjp(_xla_forward, _xla_backward)
 
 
 def _splash(q: Array, k: Array, v: Array, visible: Visible) -> Array:

@@ -20,13 +20,13 @@ class Cache:
     """Keys and values of all layers for ``s`` slots. Every row writes the same slot (prompts are left-padded).
 
     Attributes:
-        keys, values: One slice per layer, stacked, or each by itself where the blocks are (``layers.unstacked``).
+        keys, values: One slice per layer; stacked, or after :meth:`apart` each by itself and with the slots last.
         mask: True on slots that hold a real token.
         used: How many slots are filled (padding included), the same for every row.
     """
 
-    keys: Float[Array, "l b s k h"] | tuple[Float[Array, "b s k h"], ...]
-    values: Float[Array, "l b s k h"] | tuple[Float[Array, "b s k h"], ...]
+    keys: Float[Array, "l b s k h"] | tuple[Float[Array, "b k h s"], ...]
+    values: Float[Array, "l b s k h"] | tuple[Float[Array, "b k h s"], ...]
     mask: Bool[Array, "b s"]
     used: Int32[Array, ""]
 
@@ -38,10 +38,26 @@ class Cache:
         def put(store, new):
             if not isinstance(store, tuple):
                 return jax.lax.dynamic_update_slice(store, new[None].astype(store.dtype), (layer, 0, self.used, 0, 0))
-            own = jax.lax.dynamic_update_slice(store[layer], new.astype(store[layer].dtype), (0, self.used, 0, 0))
+            new = rearrange(new, "b t k h -> b k h t").astype(store[layer].dtype)
+            own = jax.lax.dynamic_update_slice(store[layer], new, (0, 0, 0, self.used))
             return (*store[:layer], own, *store[layer + 1 :])
 
         return self.replace(keys=put(self.keys, keys), values=put(self.values, values))
+
+    def read(self, layer: Int32[Array, ""] | int) -> tuple[Float[Array, "b s k h"], Float[Array, "b s k h"]]:
+        """One layer's keys and values."""
+        if not isinstance(self.keys, tuple):
+            return self.keys[layer], self.values[layer]
+        return tuple(rearrange(store[layer], "b k h s -> b s k h") for store in (self.keys, self.values))
+
+    def apart(self) -> "Cache":
+        """For blocks that are apart (``layers.loop_blocks``): the products of a single query turn every layer's keys
+        and values around unless their slots come last."""
+
+        def layers(stack):
+            return tuple(rearrange(stack, "l b s k h -> l b k h s"))
+
+        return self.replace(keys=layers(self.keys), values=layers(self.values))
 
 
 def rotary_frequencies(

@@ -75,7 +75,7 @@ class DecoderBlock(nnx.Module):
         if cache is not None:
             cache = cache.written(layer, k, v)
         if cache is not None and not prefill:
-            k, v = cache.keys[layer].astype(q.dtype), cache.values[layer].astype(q.dtype)
+            k, v = (store.astype(q.dtype) for store in cache.read(layer))
         attended = self.attention.mix(q, k, v, visible, implementation, adapter.part("attention"), adapter.scale)
         x = x + attended
         transformed = self.mlp(self.mlp_norm(x), adapter.part("mlp"), adapter.scale)
