@@ -1,6 +1,7 @@
 """Multi-head attention with rotary positions, an optional cache and optional adapters."""
 
 import math
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -120,13 +121,18 @@ class Attention(nnx.Module):
         self.head_width = head_width
 
     def qkv(
-        self, x: Float[Array, "b t d"], adapter: Params | None = None, scale: float = 1.0
+        self,
+        x: Float[Array, "b t d"],
+        adapter: Params | None = None,
+        scale: float = 1.0,
+        split: Callable[[Array], Array] | None = None,
     ) -> tuple[Float[Array, "b t n h"], Float[Array, "b t k h"], Float[Array, "b t k h"]]:
-        """Queries, keys and values by head, before any rotation."""
+        """Queries, keys and values by head, before any rotation; ``split`` says where their features lie."""
         adapter = adapter or {}
 
         def project(name):
             y = kept(getattr(self, name)(x, adapter.get(name), scale))
+            y = y if split is None else split(y)
             return rearrange(y, "b t (n h) -> b t n h", h=self.head_width)
 
         return project("q"), project("k"), project("v")
@@ -138,9 +144,12 @@ class Attention(nnx.Module):
         v: Float[Array, "b s k h"],
         visible: Visible,
         implementation: Implementation,
-        adapter: Params | None = None,
-        scale: float = 1.0,
+    ) -> Float[Array, "b t e"]:
+        """What the heads read, side by side; e = n h."""
+        return kept(rearrange(attend(q, k, v, visible, implementation), "b t n h -> b t (n h)"))
+
+    def out(
+        self, mixed: Float[Array, "b t e"], adapter: Params | None = None, scale: float = 1.0
     ) -> Float[Array, "b t d"]:
-        """Attention and the output projection."""
-        mixed = kept(rearrange(attend(q, k, v, visible, implementation), "b t n h -> b t (n h)"))
+        """The output projection."""
         return kept(self.o(mixed, (adapter or {}).get("o"), scale))

@@ -25,7 +25,7 @@ from vlm_jax.models.attend import Implementation, Visible, implementation_for
 from vlm_jax.models.attention import Cache, cached_mask, causal_mask
 from vlm_jax.models.clip import VisionTower, normalise
 from vlm_jax.models.layers import Linear, Remat, loop_blocks, scan_blocks, unstacked
-from vlm_jax.models.llama import Adapted, Decoder
+from vlm_jax.models.llama import Adapted, Decoder, decodes_spread
 from vlm_jax.models.real_first import real_first
 from vlm_jax.parallel.mesh import BATCH_AXES, by_rows, constrain, gathered, platform
 
@@ -213,7 +213,8 @@ def forward(
     def body(block, carry, layer_input):
         x, cache, states = carry
         layer, adapter_weights = layer_input
-        adapter_weights = gathered(adapter_weights, x.dtype)
+        if not decodes_spread(cache, prefill):
+            adapter_weights = gathered(adapter_weights, x.dtype)
         out = block(x, positions, visible, how, Adapted(adapter_weights, scale), layer, cache, prefill)
         x = constrain(_edited(edit, layer + 1, out.hidden), BATCH_AXES)
         states = _record(capture, states, layer + 1, {"residual": x, "attention": out.attention, "mlp": out.mlp})
