@@ -23,14 +23,18 @@ class Batch:
         image_mask: True on the positions that image features fill; all False in a row without an image.
         loss_mask: True on the tokens that a loss predicts (position i is predicted from i - 1).
         images: 8-bit RGB, already padded and resized to the tower's size; zeros in a row without an image. None in
-            a decoding step, where every image is in the cache already.
+            a decoding step, where every image is in the cache already. Of packed rows the n places of each, filled from
+            the first in the order of their spans.
+        segments: Where several texts are packed into a row: the number of each position's text, in their order from
+            1, and 0 on padding, which stands behind them. None where every row holds one text.
     """
 
     tokens: Int32[Array, "b t"]
     attention_mask: Bool[Array, "b t"]
     image_mask: Bool[Array, "b t"]
     loss_mask: Bool[Array, "b t"]
-    images: UInt8[Array, "b h w 3"] | None
+    images: UInt8[Array, "b h w 3"] | UInt8[Array, "b n h w 3"] | None
+    segments: Int32[Array, "b t"] | None = None
 
 
 @flax.struct.dataclass

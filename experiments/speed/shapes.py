@@ -61,6 +61,8 @@ def model(vision: VisionConfig, language: LanguageConfig, image_token_id: int) -
         image_token_id=image_token_id,
         dtype="float32",
         remat="none",
+        # As `--unroll` has it: a run of any length is better off, and torch has no stacks to cut layers out of either.
+        unroll=True,
     )
 
 

@@ -40,6 +40,7 @@ def commands(world, reward, tmp_path_factory):
     lengths = ["--max-new-tokens", "6", "--epochs", "1", "--minibatches", "1"]
     return {
         "sft": sft,
+        "sft packed": [*sft, "--batching", "packed"],
         "sft full": [*sft, "--trainable", "full", "--learning-rate", "1e-4"],
         "reward": [*start, *facts, "--preferences", folder / "pairs.json", "--held-out", "4", "--epochs", "1"],
         "ppo": [*start, *facts, *asked_for, *lengths],
@@ -182,6 +183,7 @@ def test_processes_that_never_come(number, line, begin, tmp_path):
     ("verb", "count", "devices", "mesh"),
     [
         ("sft", 4, 1, {"data": 2, "fsdp": 2}),
+        ("sft packed", 2, 1, {"data": 2}),
         ("sft full", 2, 2, {"fsdp": 2, "tensor": 2}),
         ("reward", 2, 1, {"data": 2}),
         ("reward", 2, 2, {"data": 2, "tensor": 2}),

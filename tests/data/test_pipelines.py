@@ -122,6 +122,24 @@ def test_every_epoch_holds_every_record_once_in_a_new_order(make):
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == 3
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_are_decoded_once_and_kept(name, make, monkeypatch):
+    decoded = []
+
+    def counted(image, as_transformers):
+        decoded.append(image)
+        return load_image(image, as_transformers)
+
+    monkeypatch.setattr("vlm_jax.data.assemble.load_image", counted)
+    batches = iter(make(name))
+    # Two epochs and more: two threads may read one picture for the first time at the same moment.
+    list(itertools.islice(batches, 8))
+    before = len(decoded)
+    assert len(set(decoded)) == 6 <= before
+    list(itertools.islice(batches, 12))
+    assert len(decoded) == before
+
+
 def padding_sides(mask):
     """Rows of a mask that is one run of True: where the run starts, and where it ends."""
     assert (np.abs(np.diff(mask.astype(int), axis=1)).sum(1) <= 1).all()

@@ -2,6 +2,7 @@
 compiler's."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -9,13 +10,15 @@ from tpu.fit import read
 from tpu.flops import flops
 from tpu.table import far_off, ratios_of
 from vlm_jax.config import PRESETS
+from vlm_jax.files import read_json
 from vlm_jax.planning import costs
 from vlm_jax.planning.chips import topology_named
 from vlm_jax.planning.layouts import abstract_mesh
 from vlm_jax.planning.plan import PHASES, plan
 from vlm_jax.planning.steps import Case, bytes_on_a_chip, step_of
 
-V5E = topology_named("v5e-16")
+V5E, H100 = map(topology_named, ("v5e-16", "h100x1"))
+MEASURED = Path(__file__).parents[2] / "experiments" / "speed" / "results" / "gpu"
 LAYOUT = (1, 16, 1)
 
 
@@ -87,3 +90,32 @@ def test_the_plan_is_near_the_compiler():
     ratios = ratios_of(read())
     assert ratios
     assert not far_off(ratios)
+
+
+@pytest.mark.parametrize(
+    ("stage", "steps", "changes"),
+    [
+        ("sft_4096", ("sft lora",), {"batch_size": 2, "microbatches": 1, "max_length": 4096, "remat": "dots"}),
+        (
+            "ppo_7b",
+            ("rollout", "ppo"),
+            {"batch_size": 32, "minibatches": 1, "rollout_parts": 1, "prompt_length": 704, "max_new_tokens": 256},
+        ),
+    ],
+)
+def test_the_plan_is_near_what_a_card_took(stage, steps, changes):
+    """Peaks that one H100 measured of the same steps (``experiments.speed.gpu``)."""
+    measured = read_json(MEASURED / f"{stage}.json")
+    if stage == "ppo_7b":
+        changes = {**changes, "microbatches": measured["microbatches"], "suffix_length": measured["suffix"]}
+    plans = [plan(Case("llava-1.5-7b", step, changes=tuple(changes.items())), H100, (1, 1, 1)) for step in steps]
+    assert max(one.total for one in plans) == pytest.approx(1e9 * measured["peak_gb"], rel=0.12)
+
+
+def test_decoding_under_fsdp_moves_no_weights():
+    """A chip reads its share of them for every token, and only states go over the network."""
+    case = Case("llava-1.5-7b", "rollout", changes=(("rollout_parts", 1),))
+    split, whole = (plan(case, V5E, layout) for layout in ((1, 16, 1), (16, 1, 1)))
+    tokens = case.sizes["max_new_tokens"] - 1
+    assert whole.cost.traffic - split.cost.traffic > 0.9 * tokens * 2 * 6.4e9 * 15 / 16
+    assert split.cost.network < 0.1 * tokens * 2 * 6.4e9

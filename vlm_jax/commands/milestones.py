@@ -57,8 +57,11 @@ def held_out_rows(
     """
     if options.held_out_file is None:
         return []
+    import jax
+
     rows = read(options.held_out_file)
-    if os.path.samefile(options.held_out_file, data):
+    # Of several processes one speaks.
+    if os.path.samefile(options.held_out_file, data) and jax.process_index() == 0:
         note(options.held_out_file, "held-out rows are those that are trained on")
     return rows
 

@@ -24,12 +24,22 @@ from vlm_jax.commands.training import (
 from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
+<<<<<<< HEAD
     from collections.abc import Callable, Mapping, Sequence
 
     from vlm_jax.arrays import Params
     from vlm_jax.checkpoints.opening import Model
     from vlm_jax.data.sources import Instruction
     from vlm_jax.runs.held_out import Measure
+=======
+    from collections.abc import Callable
+
+    from vlm_jax.arrays import Batch, Params
+    from vlm_jax.checkpoints.opening import Model
+    from vlm_jax.data.packing import Packing
+    from vlm_jax.data.sources import Instruction
+    from vlm_jax.train.optim import Optim, TrainState
+>>>>>>> main
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +52,12 @@ class Options(Training, NewAdapter):
         trainable: An adapter, or projector and language model.
         epochs: Passes over the data.
         max_length: Positions of a conversation, image included; longer ones are cut at the right.
+<<<<<<< HEAD
         best: Keep the adapter that was the best by this metric of the held-out rows, in OUT/best.
+=======
+        batching: One conversation a row, the rest of which is `padded`; or several in a row of --max-length, each as
+            if it were alone (`packed`): the same updates in fewer rows.
+>>>>>>> main
     """
 
     data: Path
@@ -50,44 +65,56 @@ class Options(Training, NewAdapter):
     trainable: Literal["lora", "full"] = "lora"
     epochs: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
     max_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
+<<<<<<< HEAD
     best: Literal["loss"] | None = None
+=======
+    batching: Literal["padded", "packed"] | None = from_recipe()
+>>>>>>> main
 
 
 def run(options: Options) -> None:
+    from vlm_jax.data.packing import packed_instruction_batches
     from vlm_jax.data.pipelines import instruction_batches, instruction_text
     from vlm_jax.data.sources import read_instructions
-    from vlm_jax.parallel.compile import jit_step, place
+    from vlm_jax.parallel.compile import place
     from vlm_jax.parallel.local_rows import held_rows
     from vlm_jax.parallel.memory import require_training
     from vlm_jax.runs.begin import begin
     from vlm_jax.runs.loop import Pace, train
     from vlm_jax.runs.work import sft_work
     from vlm_jax.train.optim import start
-    from vlm_jax.train.sft import SftSettings, sft_step
 
     options = complete(options)
     result = options.out / ("adapter" if options.trainable == "lora" else "checkpoint")
-    begun = begin(options, result, options.out / "run.json", options.checkpoint)
+    begun = begin(options, result, options.out / "run.json", options.checkpoint, without_effect=("batching",))
     if begun.finished():
         return
     read = functools.partial(read_instructions, images_folder=options.images, allow_outside=options.allow_outside)
     rows, others = read(options.data), held_out_rows(options, options.data, read)
     model = open_for_training(options, masters=options.trainable == "full")
     reading = model.tokenizer, model.config, model.template
+<<<<<<< HEAD
     encode = instruction_text(*reading, options.max_length)
     records = checked(options, begun, rows, encode)
     unseen = checked(options, begun, others, encode) if others else []
+=======
+    text_of, lengths = instruction_text(*reading, options.max_length), []
+    records = checked(options, begun, rows, lambda record: lengths.append(len(text_of(record))))
+>>>>>>> main
     steps = max(1, round(options.epochs * len(records) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     sees = any(record.image is not None for record in records)
     frozen = without_trained(options, model, sees)
-    shape = options.batch_size, options.max_length, options.microbatches
+    packing = packing_of(options, model, records, lengths, steps)
+    most = packing.shapes[-1] if packing else options.batch_size
+    shape = most, options.max_length, parts_of_step(options, packing, most)
     require_training(frozen, *shape, lambda: first_weights(options, model, sees))
     stored = str(model.base["language"]["embedding"].dtype)
     state = place(model.mesh, start(optim, first_weights(options, model, sees)))
     # Nothing else holds what is trained: its first values give their memory back, or are the state's own.
     model = frozen
     held = functools.partial(held_rows, model.mesh)
+<<<<<<< HEAD
     batches = instruction_batches(records, *reading, options.batch_size, options.max_length, options.seed, held)
     step = jit_step(sft_step, model.mesh, model.config, SftSettings(optim, options.microbatches), state=state)
     count = sft_work(model.config, options.trainable)
@@ -96,6 +123,15 @@ def run(options: Options) -> None:
     state = train(
         begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches, milestones
     )
+=======
+    if packing:
+        batches = packed_instruction_batches(records, *reading, packing, options.seed, held)
+    else:
+        batches = instruction_batches(records, *reading, options.batch_size, options.max_length, options.seed, held)
+    pace = Pace("sft", steps, options.save_every)
+    step = step_of(options, model, optim, packing, state)
+    state = train(begun, pace, model.mesh, state, step, batches)
+>>>>>>> main
     save(options, result, model, state.params, stored)
     print(result)
 
@@ -116,6 +152,52 @@ def complete(options: Options) -> Options:
     check(options, adapter=options.trainable == "lora")
     require_parts(options.batch_size, options.microbatches, "microbatches")
     return options
+
+
+def packing_of(
+    options: Options, model: "Model", records: "list[Instruction]", lengths: list[int], steps: int
+) -> "Packing | None":
+    """How conversations of these lengths are packed, if they are; says how much of the run is padding."""
+    from vlm_jax.data.packing import planned
+    from vlm_jax.parallel.local_rows import parts_of
+
+    each = f"rows of {options.max_length} positions"
+    if options.batching == "padded":
+        share = 1 - sum(lengths) / (len(lengths) * options.max_length)
+        print(f"{options.batch_size} {each} a step, {share:.0%} padding")
+        return None
+    illustrated = [record.image is not None for record in records]
+    sizes = options.batch_size, options.max_length, options.microbatches, parts_of(model.mesh)
+    packing, share = planned(lengths, illustrated, *sizes, steps, options.seed)
+    print(f"{' or '.join(map(str, packing.shapes))} {each} a step, {share:.0%} padding")
+    return packing
+
+
+def parts_of_step(options: Options, packing: "Packing | None", rows: int) -> int:
+    """Microbatches of a step of so many rows."""
+    return packing.parts(rows) if packing else options.microbatches
+
+
+def step_of(
+    options: Options, model: "Model", optim: "Optim", packing: "Packing | None", state: "TrainState"
+) -> "Callable[[TrainState, Batch], Any]":
+    """(state, batch) -> (state, metrics); compiled for each number of rows."""
+    import jax
+
+    from vlm_jax.parallel.compile import jit_step
+    from vlm_jax.train.sft import SftSettings, sft_step
+
+    # Shapes alone: the state itself is donated.
+    shapes = jax.eval_shape(lambda: state)
+
+    @functools.cache
+    def in_parts(parts: int) -> "Callable":
+        return jit_step(sft_step, model.mesh, model.config, SftSettings(optim, parts), state=shapes)
+
+    def step(state: "TrainState", batch: "Batch") -> Any:
+        return in_parts(parts_of_step(options, packing, len(batch.tokens)))(model.base, state, batch)
+
+    return step
 
 
 def trained_parts(options: Options, sees: bool) -> tuple[str, ...]:

@@ -117,7 +117,8 @@ def pad(rows: Sequence[Any], length: int, side: Side, value: int | bool, dtype: 
 
 
 def batch_of(samples: Sequence[tuple[Encoded, np.ndarray]], length: int, side: Side, pad_id: int) -> Batch:
-    """Texts of at most ``length`` positions and their images -> ``Batch`` [b, length] of NumPy arrays."""
+    """Texts of at most ``length`` positions and their images (one each, or [n, h, w, 3]) -> ``Batch`` [b, length] of
+    NumPy arrays."""
     texts = [text for text, _ in samples]
     return Batch(
         tokens=pad([text.tokens for text in texts], length, side, pad_id, np.int32),
@@ -128,6 +129,11 @@ def batch_of(samples: Sequence[tuple[Encoded, np.ndarray]], length: int, side: S
     )
 
 
+def order(count: int, seed: int) -> grain.MapDataset[int]:
+    """Indices of records as a stream goes through them, without end: each epoch is a new shuffle of range(count)."""
+    return grain.MapDataset.range(count).seed(seed).shuffle().repeat()
+
+
 def stream(
     count: int,
     batch_size: int,
@@ -136,7 +142,7 @@ def stream(
     collate: Callable,
     places: Sequence[int],
 ) -> grain.IterDataset:
-    """Endless batches of ``collate([sample(index, rng), ...])``; each epoch is a new shuffle of range(count).
+    """Endless batches of ``collate([sample(index, rng), ...])``; the indices are those of :func:`order`.
 
     ``rng`` depends on the seed and on the place in the stream, not on what was read before. Of each batch's
     ``batch_size`` samples only those at ``places`` are made: where several processes share a batch, all of them go
@@ -144,8 +150,7 @@ def stream(
     """
     if count == 0:
         raise ValueError("a pipeline needs at least one record")
-    indices = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
-    samples = indices.random_map(sample)
+    samples = order(count, seed).random_map(sample)
 
     def batch(number: int) -> Any:
         return collate([samples[number * batch_size + place] for place in places])

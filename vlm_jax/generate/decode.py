@@ -14,7 +14,7 @@ from vlm_jax.models.attention import Cache
 from vlm_jax.models.layers import unstacked
 from vlm_jax.models.llama import empty_cache
 from vlm_jax.models.llava import Edit, blocks_apart, forward, logits
-from vlm_jax.parallel.mesh import platform
+from vlm_jax.parallel.mesh import platform, spread_for_decoding
 
 
 @flax.struct.dataclass
@@ -32,8 +32,12 @@ class _State:
 def _apart(
     config: LlavaConfig, base: Params, adapter: Params | None, cache: Cache
 ) -> tuple[Params, Params | tuple[Params, ...] | None, Cache]:
-    """Weights and cache as the steps of a loop read them fastest: on a GPU, and for CPUs, layer by layer; a TPU reads
-    its share of a stack where it lies."""
+    """Weights and cache as the steps of a loop read them fastest: split for decoding; on a GPU, and for CPUs, layer by
+    layer, while a TPU reads its share of a stack where it lies."""
+    language = base["language"]
+    spread = {part: spread_for_decoding(language[part], f"language/{part}") for part in ("blocks", "head")}
+    base = {**base, "language": {**language, **spread}}
+    adapter = adapter and spread_for_decoding(adapter, "lora")
     if platform() == "tpu":
         return base, adapter, cache
     return blocks_apart(config, base), adapter and unstacked(adapter, config.language.layers), cache.apart()

@@ -93,6 +93,8 @@ def attend(
         return _splash(q, k, v, visible)
     mask = visible.mask
     if visible.segments is not None:
+        if implementation == "cudnn" and q.shape[1] % 2:
+            return _of_even_width(q, k, v, visible)
         same = (visible.segments[:, :, None] == visible.segments[:, None, :])[:, None]
         mask = same if mask is None else mask & same
     if implementation == "xla":
@@ -107,6 +109,16 @@ def attend(
             raise
         wanted = "the one that comes with `pip install 'vlm-jax[gpu]'`, or attention 'xla'"
         raise InputError("no cuDNN that JAX can use", wanted) from None
+
+
+def _of_even_width(q: Array, k: Array, v: Array, visible: Visible) -> Array:
+    """With one position more, a segment of its own: under a mask cuDNN has no gradients of odd widths."""
+    more = [jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v)]
+    mask = visible.mask
+    if mask is not None:
+        mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 1), (0, 1)))
+    segments = jnp.pad(visible.segments, ((0, 0), (0, 1)), constant_values=-1)
+    return attend(*more, Visible(mask, visible.causal, segments), "cudnn")[:, :-1]
 
 
 @jax.custom_vjp

@@ -1,18 +1,21 @@
 """Multi-head attention with rotary positions, an optional cache and optional adapters."""
 
 import math
+from collections.abc import Callable
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float, Int32
 
 from vlm_jax.arrays import Params
 from vlm_jax.config import RopeScaling
 from vlm_jax.models.attend import Implementation, Visible, attend
 from vlm_jax.models.layers import Linear, kept
+from vlm_jax.parallel.mesh import by_rows
 
 
 @flax.struct.dataclass
@@ -37,7 +40,9 @@ class Cache:
 
         def put(store, new):
             if not isinstance(store, tuple):
-                return jax.lax.dynamic_update_slice(store, new[None].astype(store.dtype), (layer, 0, self.used, 0, 0))
+                # Left to itself the TPU's compiler puts rows innermost, and fills up eight of them to 128.
+                new = by_rows(in_order, new.astype(store.dtype))
+                return jax.lax.dynamic_update_slice(store, new[None], (layer, 0, self.used, 0, 0))
             new = rearrange(new, "b t k h -> b k h t").astype(store[layer].dtype)
             own = jax.lax.dynamic_update_slice(store[layer], new, (0, 0, 0, self.used))
             return (*store[:layer], own, *store[layer + 1 :])
@@ -58,6 +63,11 @@ class Cache:
             return tuple(rearrange(stack, "l b s k h -> l b k h s"))
 
         return self.replace(keys=layers(self.keys), values=layers(self.values))
+
+
+def in_order(x: Array) -> Array:
+    """Its last axis innermost in memory, as numpy has it."""
+    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
 
 
 def rotary_frequencies(
@@ -120,13 +130,18 @@ class Attention(nnx.Module):
         self.head_width = head_width
 
     def qkv(
-        self, x: Float[Array, "b t d"], adapter: Params | None = None, scale: float = 1.0
+        self,
+        x: Float[Array, "b t d"],
+        adapter: Params | None = None,
+        scale: float = 1.0,
+        split: Callable[[Array], Array] | None = None,
     ) -> tuple[Float[Array, "b t n h"], Float[Array, "b t k h"], Float[Array, "b t k h"]]:
-        """Queries, keys and values by head, before any rotation."""
+        """Queries, keys and values by head, before any rotation; ``split`` says where their features lie."""
         adapter = adapter or {}
 
         def project(name):
             y = kept(getattr(self, name)(x, adapter.get(name), scale))
+            y = y if split is None else split(y)
             return rearrange(y, "b t (n h) -> b t n h", h=self.head_width)
 
         return project("q"), project("k"), project("v")
@@ -138,9 +153,12 @@ class Attention(nnx.Module):
         v: Float[Array, "b s k h"],
         visible: Visible,
         implementation: Implementation,
-        adapter: Params | None = None,
-        scale: float = 1.0,
+    ) -> Float[Array, "b t e"]:
+        """What the heads read, side by side; e = n h."""
+        return kept(rearrange(attend(q, k, v, visible, implementation), "b t n h -> b t (n h)"))
+
+    def out(
+        self, mixed: Float[Array, "b t e"], adapter: Params | None = None, scale: float = 1.0
     ) -> Float[Array, "b t d"]:
-        """Attention and the output projection."""
-        mixed = kept(rearrange(attend(q, k, v, visible, implementation), "b t n h -> b t (n h)"))
+        """The output projection."""
         return kept(self.o(mixed, (adapter or {}).get("o"), scale))

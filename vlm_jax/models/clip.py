@@ -50,7 +50,8 @@ class Block(nnx.Module):
     def __call__(
         self, x: Float[Array, "b t d"], visible: Visible = _ALL, implementation: Implementation = "xla"
     ) -> Float[Array, "b t d"]:
-        x = x + self.attention.mix(*self.attention.qkv(self.norm1(x)), visible, implementation)
+        mixed = self.attention.mix(*self.attention.qkv(self.norm1(x)), visible, implementation)
+        x = x + self.attention.out(mixed)
         return x + self.mlp(self.norm2(x))
 
 

@@ -12,6 +12,7 @@ from vlm_jax.config import LanguageConfig
 from vlm_jax.models.attend import Implementation, Visible
 from vlm_jax.models.attention import Attention, Cache, rotary
 from vlm_jax.models.layers import Embedding, Linear, RMSNorm, kept, stack
+from vlm_jax.parallel.mesh import BATCH_AXES, constrain, fsdp_parts, split_by_feature
 
 
 class Adapted(NamedTuple):
@@ -69,17 +70,34 @@ class DecoderBlock(nnx.Module):
         prefill: bool,
     ) -> BlockOutput:
         """``prefill`` says that the cache was empty: the new positions are all that there is to read."""
-        q, k, v = self.attention.qkv(self.attention_norm(x), adapter.part("attention"), adapter.scale)
+        decoding = decodes_spread(cache, prefill)
+        if decoding:
+            # Beside weights that are split for decoding, a token's states are whole on every device.
+            x = constrain(x, "data")
+        split = split_by_feature if decoding else None
+        q, k, v = self.attention.qkv(self.attention_norm(x), adapter.part("attention"), adapter.scale, split)
+        if decoding:
+            # Every device has the cache of its own rows.
+            q, k, v = (constrain(constrain(projected, "data"), BATCH_AXES) for projected in (q, k, v))
         rope = (positions, self.theta, self.scaling, self.max_positions)
         q, k = rotary(q, *rope), rotary(k, *rope)
         if cache is not None:
             cache = cache.written(layer, k, v)
         if cache is not None and not prefill:
             k, v = (store.astype(q.dtype) for store in cache.read(layer))
-        attended = self.attention.mix(q, k, v, visible, implementation, adapter.part("attention"), adapter.scale)
+        mixed = self.attention.mix(q, k, v, visible, implementation)
+        if decoding:
+            mixed = split_by_feature(constrain(mixed, "data"))
+        attended = self.attention.out(mixed, adapter.part("attention"), adapter.scale)
         x = x + attended
         transformed = self.mlp(self.mlp_norm(x), adapter.part("mlp"), adapter.scale)
         return BlockOutput(x + transformed, attended, transformed, cache)
+
+
+def decodes_spread(cache: Cache | None, prefill: bool) -> bool:
+    """Whether weights are split for decoding (``mesh.spread_for_decoding``): in steps over a filled cache, where there
+    is more than one part of them."""
+    return cache is not None and not prefill and fsdp_parts() > 1
 
 
 class Decoder(nnx.Module):

@@ -25,7 +25,7 @@ from vlm_jax.models.attend import Implementation, Visible, implementation_for
 from vlm_jax.models.attention import Cache, cached_mask, causal_mask
 from vlm_jax.models.clip import VisionTower, normalise
 from vlm_jax.models.layers import Linear, Remat, loop_blocks, scan_blocks, unstacked
-from vlm_jax.models.llama import Adapted, Decoder
+from vlm_jax.models.llama import Adapted, Decoder, decodes_spread
 from vlm_jax.models.real_first import real_first
 from vlm_jax.parallel.mesh import BATCH_AXES, by_rows, constrain, gathered, platform
 
@@ -131,12 +131,30 @@ def _embed(config: LlavaConfig, base: Params, batch: Batch) -> Float[Array, "b t
     ids = jnp.where(batch.image_mask, 0, batch.tokens)
     x = base["language"]["embedding"][ids].astype(jnp.dtype(config.dtype))
     if batch.images is not None:
-        x = splice(x, encode_images(config, base, batch.images), batch.image_mask)
+        x = splice(x, _images_of_rows(config, base, batch.images), batch.image_mask)
     return constrain(x, BATCH_AXES)
 
 
-def positions_of(attention_mask: Bool[Array, "b t"], cache: Cache | None) -> Int32[Array, "b t"]:
-    """Rotary positions: real tokens count from 0, padding does not count."""
+def _images_of_rows(
+    config: LlavaConfig, base: Params, images: UInt8[Array, "b h w 3"] | UInt8[Array, "b n h w 3"]
+) -> Float[Array, "b p d"]:
+    """Embeddings of a row's images, one image's behind the other's."""
+    if images.ndim == 4:
+        return encode_images(config, base, images)
+    rows, places, *square = images.shape
+    features = encode_images(config, base, images.reshape(rows * places, *square))
+    return features.reshape(rows, -1, features.shape[-1])
+
+
+def positions_of(
+    attention_mask: Bool[Array, "b t"], cache: Cache | None, segments: Int32[Array, "b t"] | None = None
+) -> Int32[Array, "b t"]:
+    """Rotary positions: real tokens count from 0, padding does not count. Each of several texts in a row, which have no
+    padding between them, counts for itself."""
+    if segments is not None:
+        places = jnp.arange(segments.shape[1], dtype=jnp.int32)
+        begins = jnp.diff(segments, axis=1, prepend=-1) != 0
+        return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
     before = 0 if cache is None else cache.mask.sum(1, keepdims=True)
     return jnp.maximum(before + jnp.cumsum(attention_mask, 1) - 1, 0).astype(jnp.int32)
 
@@ -166,23 +184,25 @@ def forward(
         edit: A change of block outputs.
 
     Raises:
-        ValueError: ``capture`` or ``edit`` names a layer that the model does not have.
+        ValueError: ``capture`` or ``edit`` names a layer that the model does not have; packed rows with a cache.
     """
     _check_layers(config, capture, edit)
+    if batch.segments is not None and cache is not None:
+        raise ValueError("packed rows have no cache")
     x = _embed(config, base, batch)
-    positions = positions_of(batch.attention_mask, cache)
+    positions = positions_of(batch.attention_mask, cache, batch.segments)
     how: Implementation = attention_of(config, config.language.head_width)
     order = None
     if cache is not None:
         slots = jax.lax.dynamic_update_slice(cache.mask, batch.attention_mask, (0, cache.used))
         cache = cache.replace(mask=slots)
-    if cache is None and how == "cudnn":
+    if cache is None and how == "cudnn" and batch.segments is None:
         # Without a mask this kernel takes half the time.
         order, visible = real_first(batch.attention_mask), Visible(causal=True)
         x, positions = order.turn(x), order.turn(positions)
         edit = edit and edit._replace(mask=order.turn(edit.mask))
     elif cache is None or prefill:
-        visible = _whole(batch.attention_mask, how)
+        visible = _whole(batch, how)
     else:
         # One query, or few: there is nothing that a kernel could save.
         visible, how = Visible(mask=cached_mask(slots, cache.used, x.shape[1])), "xla"
@@ -193,7 +213,8 @@ def forward(
     def body(block, carry, layer_input):
         x, cache, states = carry
         layer, adapter_weights = layer_input
-        adapter_weights = gathered(adapter_weights, x.dtype)
+        if not decodes_spread(cache, prefill):
+            adapter_weights = gathered(adapter_weights, x.dtype)
         out = block(x, positions, visible, how, Adapted(adapter_weights, scale), layer, cache, prefill)
         x = constrain(_edited(edit, layer + 1, out.hidden), BATCH_AXES)
         states = _record(capture, states, layer + 1, {"residual": x, "attention": out.attention, "mlp": out.mlp})
@@ -235,11 +256,12 @@ def attention_of(config: LlavaConfig, head_width: int) -> Implementation:
     return implementation_for(config.attention, platform(), config.dtype, head_width)
 
 
-def _whole(attention_mask: Bool[Array, "b t"], how: Implementation) -> Visible:
-    """What positions of whole sequences read: themselves and the real ones before."""
+def _whole(batch: Batch, how: Implementation) -> Visible:
+    """What positions of whole sequences read: themselves and the real ones of their text before."""
     if how == "splash":
-        return Visible(causal=True, segments=attention_mask.astype(jnp.int32))
-    return Visible(mask=causal_mask(attention_mask))
+        real = batch.attention_mask.astype(jnp.int32)
+        return Visible(causal=True, segments=real if batch.segments is None else batch.segments)
+    return Visible(mask=causal_mask(batch.attention_mask), segments=batch.segments)
 
 
 def _check_layers(config: LlavaConfig, capture: Capture | None, edit: Edit | None) -> None:

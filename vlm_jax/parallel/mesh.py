@@ -125,6 +125,39 @@ def constrain(x: jax.Array, *spec: Any) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, P(*spec))
 
 
+def fsdp_parts() -> int:
+    """Parts that weights are split into beside those of ``tensor``, of the mesh in context; 1 where there is none."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.shape["fsdp"]
+
+
+def spread_for_decoding(tree: Any, under: str) -> Any:
+    """Weights as the steps of decoding read them: outputs (or, of the second of two products, inputs) split over tensor
+    and fsdp, so that it is the few activations of a token that travel between devices and not all weights.
+
+    Args:
+        tree: Weights, or an adapter in the arithmetic's type.
+        under: Path of the tree, as :data:`RULES` know it.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if fsdp_parts() == 1:
+        return tree
+
+    def place(path, leaf):
+        spec = tuple(spec_for(f"{under}/{path_name(path)}"))
+        spec = tuple({"tensor": ("tensor", "fsdp"), "fsdp": None}.get(axes, axes) for axes in spec)
+        fitted = [_fitting(mesh, size, axes) for size, axes in zip(leaf.shape, spec, strict=False)]
+        return jax.lax.with_sharding_constraint(leaf, P(*fitted))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def split_by_feature(x: jax.Array) -> jax.Array:
+    """[b, t, d] with its rows whole over fsdp and its features split, as products with weights that are
+    :func:`spread_for_decoding` give and take them."""
+    return constrain(x, "data", None, ("tensor", "fsdp"))
+
+
 def by_rows(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
     """``function`` of arrays whose first axis are rows that know nothing of each other, on each device of its own rows.
 

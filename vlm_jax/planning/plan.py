@@ -143,6 +143,12 @@ class _Asked:
         head = 0 if self.layout[1] == 1 else size * language.width * language.vocab_size // self.tensor
         return {"kernels of a block": block, "kernel of the head": head}
 
+    def decoded_from(self) -> dict[str, int]:
+        """The second copy of weights that steps of decoding read: split in another way, or on a GPU layer by layer."""
+        parts = self.layout[1] * self.tensor
+        copied = self.layout[1] > 1 or self.topology.layout is None
+        return {"weights as decoding reads them": self.weights.blocks // parts if copied else 0}
+
     def inside(self, rows: costs.Number, width: int) -> dict[str, int]:
         """Of the block that is worked through."""
         language = self.config.language
@@ -267,14 +273,18 @@ def _update(asked: _Asked) -> list[Phase]:
 
 
 def _answers(asked: _Asked, number: int, width: int, new_tokens: int) -> list[Phase]:
-    rows, weights = asked.rows(number), asked.weights
+    rows = asked.rows(number)
     slots = width + new_tokens
     cache = memory.answering(asked.config, max(int(rows), 1), width, new_tokens, asked.tensor)
     kept = {name: cache[name] for name in ("keys and values", "logits")}
     first, needs = asked.reads(number, width, 1)
     needs |= asked.tower(rows)
-    each = weights.read() + costs.forward(weights, rows, 1, adapted=True, heads=1, seen=slots)
-    return [(first, needs | kept), (each.times(new_tokens - 1), asked.gathered() | kept)]
+    # Weights are split over tensor and fsdp then; what a chip multiplies are its parts and all rows of its copy.
+    data, fsdp, tensor = asked.layout
+    spread = _Asked(asked.case, (data, 1, tensor * fsdp), asked.topology)
+    weights = spread.weights
+    each = weights.read() + costs.forward(weights, rows * fsdp, 1, adapted=True, heads=1, seen=slots)
+    return [(first, needs | kept), (each.times(new_tokens - 1), spread.gathered() | asked.decoded_from() | kept)]
 
 
 def _rollout(asked: _Asked) -> list[Phase]:

@@ -123,7 +123,11 @@ class Kept:
             return None
         told, metric = read_json(file), f"{PREFIX}{evaluation.best}"
         if (told.get("metric"), told.get("rows")) != (metric, evaluation.rows):
-            note(file.parent, f"was the best by {told.get('metric')} of other rows or another metric; now by {metric}")
+            if jax.process_index() == 0:
+                note(
+                    file.parent,
+                    f"was the best by {told.get('metric')}, by another metric or of other rows; left behind",
+                )
             return None
         value = told.get("value")
         if not isinstance(value, float):

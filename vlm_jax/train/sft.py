@@ -49,7 +49,8 @@ def sft_step(
     """One update. The loss is the mean over the answer tokens of the whole batch, however it is split.
 
     Returns:
-        The new state, and ``loss`` (nats per token), ``tokens`` (answer tokens), gradient norm, learning rate.
+        The new state, and ``loss`` (nats per token), ``tokens`` (answer tokens), ``padding`` (share of the positions),
+        gradient norm, learning rate.
     """
     value_and_gradient = jax.value_and_grad(lambda params, part: sft_loss(config, base, params, part), has_aux=True)
 
@@ -57,4 +58,5 @@ def sft_step(
     (loss, count), gradients = summed(lambda part: value_and_gradient(state.params, part), parts)
     count = jnp.maximum(count, 1.0)
     state, metrics = apply_gradients(settings.optim, state, jax.tree.map(lambda g: g / count, gradients))
-    return state, {"loss": loss / count, "tokens": count, **metrics}
+    padding = 1 - batch.attention_mask.mean(dtype=jnp.float32)
+    return state, {"loss": loss / count, "tokens": count, "padding": padding, **metrics}
