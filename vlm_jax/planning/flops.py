@@ -36,9 +36,18 @@ class Read:
     images: Number
 
 
-def real(attention_mask: Bool[np.ndarray, "b t"], image_mask: Bool[np.ndarray, "b t"]) -> Read:
-    """Of a batch without its padding."""
-    return of_lengths(attention_mask.sum(1), int(image_mask.any(1).sum()))
+def real(
+    attention_mask: Bool[np.ndarray, "b t"],
+    image_mask: Bool[np.ndarray, "b t"],
+    segments: Int[np.ndarray, "b t"] | None = None,
+) -> Read:
+    """Of a batch without its padding; of several texts in a row each by itself."""
+    if segments is None:
+        return of_lengths(attention_mask.sum(1), int(image_mask.any(1).sum()))
+    rows, _ = np.nonzero(segments)
+    texts = rows * (segments.max() + 1) + segments[segments > 0]
+    illustrated = np.unique(texts[image_mask[segments > 0]])
+    return of_lengths(np.unique(texts, return_counts=True)[1], len(illustrated))
 
 
 def of_lengths(lengths: Int[np.ndarray, " b"], images: Number) -> Read:

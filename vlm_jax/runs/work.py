@@ -48,7 +48,8 @@ def sft_work(config: LlavaConfig, trainable: Literal["lora", "full"]) -> Count:
     """Of batches of conversations; logits are those of all positions."""
 
     def count(batch: Batch) -> Callable[[Mapping[str, float]], Work]:
-        work = _trained(config, batch, len(batch.tokens), trainable, logits=True)
+        samples = len(batch.tokens) if batch.segments is None else int(batch.segments.max(1).sum())
+        work = _trained(config, batch, samples, trainable, logits=True)
         return lambda _: work
 
     return count
@@ -67,7 +68,7 @@ def reward_work(config: LlavaConfig) -> Count:
 def _trained(
     config: LlavaConfig, batch: Batch, samples: int, trainable: Literal["lora", "full"], *, logits: bool
 ) -> Work:
-    read, given = flops.real(batch.attention_mask, batch.image_mask), flops.padded(*batch.tokens.shape)
+    read, given = flops.real(batch.attention_mask, batch.image_mask, batch.segments), flops.padded(*batch.tokens.shape)
     hardware = sum(part(config, given, logits * given.tokens, trainable) for part in (flops.training, flops.recomputed))
     model = flops.training(config, read, logits * read.tokens, trainable)
     return Work(samples, read.tokens, given.tokens, model, hardware)
