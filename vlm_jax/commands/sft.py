@@ -24,22 +24,14 @@ from vlm_jax.commands.training import (
 from vlm_jax.ranges import Range
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
     from collections.abc import Callable, Mapping, Sequence
-
-    from vlm_jax.arrays import Params
-    from vlm_jax.checkpoints.opening import Model
-    from vlm_jax.data.sources import Instruction
-    from vlm_jax.runs.held_out import Measure
-=======
-    from collections.abc import Callable
 
     from vlm_jax.arrays import Batch, Params
     from vlm_jax.checkpoints.opening import Model
     from vlm_jax.data.packing import Packing
     from vlm_jax.data.sources import Instruction
+    from vlm_jax.runs.held_out import Measure
     from vlm_jax.train.optim import Optim, TrainState
->>>>>>> main
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,12 +44,9 @@ class Options(Training, NewAdapter):
         trainable: An adapter, or projector and language model.
         epochs: Passes over the data.
         max_length: Positions of a conversation, image included; longer ones are cut at the right.
-<<<<<<< HEAD
         best: Keep the adapter that was the best by this metric of the held-out rows, in OUT/best.
-=======
         batching: One conversation a row, the rest of which is `padded`; or several in a row of --max-length, each as
             if it were alone (`packed`): the same updates in fewer rows.
->>>>>>> main
     """
 
     data: Path
@@ -65,11 +54,8 @@ class Options(Training, NewAdapter):
     trainable: Literal["lora", "full"] = "lora"
     epochs: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
     max_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
-<<<<<<< HEAD
     best: Literal["loss"] | None = None
-=======
     batching: Literal["padded", "packed"] | None = from_recipe()
->>>>>>> main
 
 
 def run(options: Options) -> None:
@@ -93,14 +79,9 @@ def run(options: Options) -> None:
     rows, others = read(options.data), held_out_rows(options, options.data, read)
     model = open_for_training(options, masters=options.trainable == "full")
     reading = model.tokenizer, model.config, model.template
-<<<<<<< HEAD
-    encode = instruction_text(*reading, options.max_length)
-    records = checked(options, begun, rows, encode)
-    unseen = checked(options, begun, others, encode) if others else []
-=======
     text_of, lengths = instruction_text(*reading, options.max_length), []
     records = checked(options, begun, rows, lambda record: lengths.append(len(text_of(record))))
->>>>>>> main
+    unseen = checked(options, begun, others, text_of) if others else []
     steps = max(1, round(options.epochs * len(records) / options.batch_size))
     optim = optim_of(options, steps, round(options.warmup * steps))
     sees = any(record.image is not None for record in records)
@@ -114,24 +95,15 @@ def run(options: Options) -> None:
     # Nothing else holds what is trained: its first values give their memory back, or are the state's own.
     model = frozen
     held = functools.partial(held_rows, model.mesh)
-<<<<<<< HEAD
-    batches = instruction_batches(records, *reading, options.batch_size, options.max_length, options.seed, held)
-    step = jit_step(sft_step, model.mesh, model.config, SftSettings(optim, options.microbatches), state=state)
-    count = sft_work(model.config, options.trainable)
-    pace = Pace("sft", steps, options.save_every, count=count, profile=options.profile)
-    milestones = milestones_of(options, lambda: measure(options, model, unseen), saver(model))
-    state = train(
-        begun, pace, model.mesh, state, lambda state, batch: step(model.base, state, batch), batches, milestones
-    )
-=======
     if packing:
         batches = packed_instruction_batches(records, *reading, packing, options.seed, held)
     else:
         batches = instruction_batches(records, *reading, options.batch_size, options.max_length, options.seed, held)
-    pace = Pace("sft", steps, options.save_every)
+    count = sft_work(model.config, options.trainable)
+    pace = Pace("sft", steps, options.save_every, count=count, profile=options.profile)
+    milestones = milestones_of(options, lambda: measure(options, model, unseen), saver(model))
     step = step_of(options, model, optim, packing, state)
-    state = train(begun, pace, model.mesh, state, step, batches)
->>>>>>> main
+    state = train(begun, pace, model.mesh, state, step, batches, milestones)
     save(options, result, model, state.params, stored)
     print(result)
 

@@ -36,9 +36,22 @@ class Read:
     images: Number
 
 
-def real(attention_mask: Bool[np.ndarray, "b t"], image_mask: Bool[np.ndarray, "b t"]) -> Read:
-    """Of a batch without its padding."""
-    return of_lengths(attention_mask.sum(1), int(image_mask.any(1).sum()))
+def real(
+    config: LlavaConfig,
+    attention_mask: Bool[np.ndarray, "b t"],
+    image_mask: Bool[np.ndarray, "b t"],
+    segments: Int[np.ndarray, "b t"] | None = None,
+) -> Read:
+    """Of a batch without its padding; texts that are packed into one row do not see each other."""
+    lengths = attention_mask.sum(1) if segments is None else text_lengths(segments)
+    return of_lengths(lengths, int(image_mask.sum()) // config.vision.patches)
+
+
+def text_lengths(segments: Int[np.ndarray, "b t"]) -> Int[np.ndarray, " n"]:
+    """Of all texts of packed rows (``Batch.segments``)."""
+    most = int(segments.max()) + 1
+    counts = np.stack([np.bincount(row, minlength=most) for row in segments])[:, 1:]
+    return counts[counts > 0]
 
 
 def of_lengths(lengths: Int[np.ndarray, " b"], images: Number) -> Read:
@@ -47,9 +60,9 @@ def of_lengths(lengths: Int[np.ndarray, " b"], images: Number) -> Read:
     return Read(float(lengths.sum()), float(np.square(lengths).sum()), images)
 
 
-def padded(rows: int, width: int) -> Read:
-    """Of a batch as the devices get it: a row without a picture has an empty one."""
-    return Read(rows * width, rows * width**2, rows)
+def padded(rows: int, width: int, images: int | None = None) -> Read:
+    """Of a batch as the devices get it: a row without a picture has an empty one, a packed batch has ``images``."""
+    return Read(rows * width, rows * width**2, rows if images is None else images)
 
 
 @dataclasses.dataclass(frozen=True)
