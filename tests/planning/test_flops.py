@@ -69,8 +69,16 @@ def test_the_convention_on_a_7b():
 def test_padding_counts_for_the_devices_alone():
     batch = make_batch([3, 9, 5, 24], WIDTH)
     masks = np.asarray(batch.attention_mask), np.asarray(batch.image_mask)
-    assert flops.real(*masks) == flops.Read(3 + 9 + 5 + 24, 9 + 81 + 25 + 576, 2)
+    assert flops.real(SMALL, *masks) == flops.Read(3 + 9 + 5 + 24, 9 + 81 + 25 + 576, 2)
     assert flops.Read(96, 4 * 576, 4) == GIVEN
+
+
+def test_packed_texts_do_not_see_each_other():
+    segments = np.array([[1, 1, 1, 2, 2, 0], [1, 1, 1, 1, 0, 0]])
+    image = np.zeros((2, 6), bool)
+    image[1, :4] = True
+    assert flops.real(SMALL, segments > 0, image, segments) == flops.Read(9, 9 + 4 + 16, 1)
+    assert flops.padded(2, 6, images=6) == flops.Read(12, 72, 6)
 
 
 def test_a_step_of_ppo_is_the_sum_of_its_passes():

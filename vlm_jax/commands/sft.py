@@ -54,8 +54,8 @@ class Options(Training, NewAdapter):
     trainable: Literal["lora", "full"] = "lora"
     epochs: Annotated[float | None, Range(0, 1e6, open=True)] = from_recipe()
     max_length: Annotated[int | None, Range(1, 1 << 20)] = from_recipe()
-    batching: Literal["padded", "packed"] | None = from_recipe()
     best: Literal["loss"] | None = None
+    batching: Literal["padded", "packed"] | None = from_recipe()
 
 
 def run(options: Options) -> None:

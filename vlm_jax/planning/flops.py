@@ -37,17 +37,21 @@ class Read:
 
 
 def real(
+    config: LlavaConfig,
     attention_mask: Bool[np.ndarray, "b t"],
     image_mask: Bool[np.ndarray, "b t"],
     segments: Int[np.ndarray, "b t"] | None = None,
 ) -> Read:
-    """Of a batch without its padding; of several texts in a row each by itself."""
-    if segments is None:
-        return of_lengths(attention_mask.sum(1), int(image_mask.any(1).sum()))
-    rows, _ = np.nonzero(segments)
-    texts = rows * (segments.max() + 1) + segments[segments > 0]
-    illustrated = np.unique(texts[image_mask[segments > 0]])
-    return of_lengths(np.unique(texts, return_counts=True)[1], len(illustrated))
+    """Of a batch without its padding; texts that are packed into one row do not see each other."""
+    lengths = attention_mask.sum(1) if segments is None else text_lengths(segments)
+    return of_lengths(lengths, int(image_mask.sum()) // config.vision.patches)
+
+
+def text_lengths(segments: Int[np.ndarray, "b t"]) -> Int[np.ndarray, " n"]:
+    """Of all texts of packed rows (``Batch.segments``)."""
+    most = int(segments.max()) + 1
+    counts = np.stack([np.bincount(row, minlength=most) for row in segments])[:, 1:]
+    return counts[counts > 0]
 
 
 def of_lengths(lengths: Int[np.ndarray, " b"], images: Number) -> Read:
@@ -56,9 +60,9 @@ def of_lengths(lengths: Int[np.ndarray, " b"], images: Number) -> Read:
     return Read(float(lengths.sum()), float(np.square(lengths).sum()), images)
 
 
-def padded(rows: int, width: int) -> Read:
-    """Of a batch as the devices get it: a row without a picture has an empty one."""
-    return Read(rows * width, rows * width**2, rows)
+def padded(rows: int, width: int, images: int | None = None) -> Read:
+    """Of a batch as the devices get it: a row without a picture has an empty one, a packed batch has ``images``."""
+    return Read(rows * width, rows * width**2, rows if images is None else images)
 
 
 @dataclasses.dataclass(frozen=True)

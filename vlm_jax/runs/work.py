@@ -1,6 +1,7 @@
 """What a step of each kind of training works through, counted on the host before its batch goes to the devices."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -48,7 +49,7 @@ def sft_work(config: LlavaConfig, trainable: Literal["lora", "full"]) -> Count:
     """Of batches of conversations; logits are those of all positions."""
 
     def count(batch: Batch) -> Callable[[Mapping[str, float]], Work]:
-        samples = len(batch.tokens) if batch.segments is None else int(batch.segments.max(1).sum())
+        samples = len(batch.tokens) if batch.segments is None else len(flops.text_lengths(batch.segments))
         work = _trained(config, batch, samples, trainable, logits=True)
         return lambda _: work
 
@@ -68,7 +69,8 @@ def reward_work(config: LlavaConfig) -> Count:
 def _trained(
     config: LlavaConfig, batch: Batch, samples: int, trainable: Literal["lora", "full"], *, logits: bool
 ) -> Work:
-    read, given = flops.real(batch.attention_mask, batch.image_mask, batch.segments), flops.padded(*batch.tokens.shape)
+    read = flops.real(config, batch.attention_mask, batch.image_mask, batch.segments)
+    given = flops.padded(*batch.tokens.shape, math.prod(batch.images.shape[:-3]))
     hardware = sum(part(config, given, logits * given.tokens, trainable) for part in (flops.training, flops.recomputed))
     model = flops.training(config, read, logits * read.tokens, trainable)
     return Work(samples, read.tokens, given.tokens, model, hardware)
@@ -79,7 +81,7 @@ def ppo_work(config: LlavaConfig, epochs: int) -> Count:
     padding is decided on the way, so there are no positions and no hardware FLOPs."""
 
     def count(batch: PromptBatch) -> Callable[[Mapping[str, float]], Work]:
-        prompts = flops.real(batch.prompt.attention_mask, batch.prompt.image_mask)
+        prompts = flops.real(config, batch.prompt.attention_mask, batch.prompt.image_mask)
         rows, suffix = len(batch.index), float(np.sum(batch.suffix_mask))
 
         def work(metrics: Mapping[str, float]) -> Work:
