@@ -114,10 +114,3 @@ def test_a_step_of_ppo_is_the_sum_of_its_passes():
 )
 def test_peaks_by_kind_of_device(kind, tera):
     assert peak_flops(kind) == (tera and tera * 1e12)
-
-
-def test_packed_texts_are_read_each_by_itself():
-    segments = np.array([[1, 1, 1, 2, 2, 0], [1, 1, 1, 1, 2, 3]], np.int32)
-    image_mask = np.array([[1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1]], bool)
-    read = flops.real(segments > 0, image_mask, segments)
-    assert (read.tokens, read.squares, read.images) == (11, 9 + 4 + 16 + 1 + 1, 2)
