@@ -125,7 +125,7 @@ def test_full_training_holds_what_it_trains_once(stored, folders, tmp_path, monk
         gc.collect()
         return sum(array.nbytes for array in jax.live_arrays())
 
-    def stop(run, pace, mesh, state, step, batches):
+    def stop(run, pace, mesh, state, *rest):
         seen.append((held() - before, bytes_of(state)))
         raise InputError("enough", "no more")
 

@@ -225,6 +225,7 @@ _COMMANDS: dict[str, Callable[[Ground], Good]] = {
     "sft": _sft,
     "reward": _reward,
     "ppo": _ppo,
+    "plan": lambda ground: ([], {"--preset": "scenes-tiny", "--stage": "ppo", "--topology": "h100x1"}),
     "recipe": lambda ground: (["show", "scenes-tiny/ppo"], {}),
     "sample": _sample,
     "score": _score,

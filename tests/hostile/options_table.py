@@ -108,6 +108,15 @@ CASES = [
         "generate", "a-reward-model", instead("generate", adapter=lambda g: g.shared.reward), refused("head"), slow=True
     ),
     Case("generate", "temperature-too-small", instead("generate", temperature="1e-30"), refused("temperature")),
+    Case("plan", "no-such-preset", instead("plan", preset="llava-9"), refused("llava-9", "scenes-tiny")),
+    Case("plan", "no-such-topology", instead("plan", topology="h100x7"), refused("h100x7", "h100x8")),
+    Case(
+        "plan",
+        "rows-that-do-not-divide",
+        instead("plan", topology="h100x8", mesh__fsdp=8, rows=12),
+        refused("multiple of 8"),
+    ),
+    Case("plan", "more-chips-than-there-are", instead("plan", mesh__fsdp=8), refused("8")),
     Case("recipe", "show-nothing", lambda ground: ["show"], refused("recipe show NAME")),
     Case("recipe", "list-one", lambda ground: ["list", "scenes-tiny/ppo"], refused("scenes-tiny/ppo")),
     Case("recipe", "tell", lambda ground: ["tell"], refused("tell")),

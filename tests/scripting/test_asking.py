@@ -103,7 +103,7 @@ def test_answers_do_not_depend_on_the_batch(tiny, pictures, said):
 
 
 def test_a_second_call_compiles_nothing(tiny, pictures, said):
-    compiled = generating._compiled(tiny.model.config, Sampling(max_new_tokens=6, temperature=0.0), None)
+    compiled = generating._compiled(tiny.model.config, Sampling(max_new_tokens=6, temperature=0.0), None, 1)
     before = compiled._cache_size()
     tiny.answer(pictures[::-1], QUESTIONS, **SHORT)
     assert compiled._cache_size() == before > 0
